@@ -1,0 +1,1 @@
+"""Settings as data: one row a setting; environment keys, flags, help and documentation are derived from the rows."""

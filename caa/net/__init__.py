@@ -1,0 +1,1 @@
+"""The pod network: look at a namespace, plan pure lists of operations, apply them."""

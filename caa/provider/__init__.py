@@ -1,0 +1,1 @@
+"""The drivers' contract, their registry, and the choice of an instance type."""

@@ -1,0 +1,108 @@
+"""The seams of the heart: what it asks of the world. Implementations are chosen in `caa.node.daemon` alone.
+
+Every `remove`, `close`, `disconnect` and `delete` succeeds when its object is absent.
+Deadlines are points of the running event loop's clock (`loop.time()`), None means without bound.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from caa.model.ids import SandboxId
+from caa.model.instance import IPAddress
+from caa.model.network import PodNetwork, Tunnel
+from caa.model.sandbox import PodSpec, Sandbox
+
+
+class StateStore(Protocol):
+    """Sandboxes that outlive the process. Each call is durable when it returns; raises `StateError`."""
+
+    async def all(self) -> Sequence[Sandbox]: ...
+
+    async def get(self, sandbox: SandboxId) -> Sandbox | None: ...
+
+    async def add(self, record: Sandbox) -> None:
+        """Insert; `StateError` when the id is already there."""
+
+    async def put(self, record: Sandbox) -> None:
+        """Replace; `StateError` when the id is not there (a removed sandbox never comes back)."""
+
+    async def remove(self, sandbox: SandboxId) -> None: ...
+
+    async def next_tunnel_index(self) -> int:
+        """A number that was never given out before, from 0 up, across restarts."""
+
+
+class PodNetworking(Protocol):
+    """The worker's half of a pod's network. Raises `NetworkError` or `InvalidInput`."""
+
+    async def inspect(self, netns: str) -> PodNetwork:
+        """Read the pod's namespace (a path); `InvalidInput` when it is not a network namespace or has no address."""
+
+    async def worker_tunnel(self, index: int, network: PodNetwork) -> Tunnel:
+        """The tunnel to build: kind, VXLAN id, port, worker address and MTU. Builds nothing."""
+
+    async def connect(self, netns: str, *, network: PodNetwork, tunnel: Tunnel, peer: IPAddress) -> None:
+        """Build the worker's half towards the pod VM `peer`. Twice is once."""
+
+    async def disconnect(self, netns: str, tunnel: Tunnel) -> None:
+        """Undo `connect`; the namespace may be long gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkRequest:
+    """An agent link to open: where the forwarder is and who it has to be."""
+
+    sandbox: SandboxId
+    addresses: tuple[IPAddress, ...]
+    server_name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkState:
+    """An agent link as the relay has it: `connected` means TLS is up, `shims` counts the shim's connections."""
+
+    sandbox: SandboxId
+    connected: bool
+    shims: int
+
+
+class AgentLinks(Protocol):
+    """What the control plane asks of the relay. Raises `Unavailable` or `DeadlineExceeded`."""
+
+    def socket_path(self, sandbox: SandboxId) -> str:
+        """Where the shim will find the agent; holds no ':'."""
+
+    async def open(self, link: LinkRequest, deadline: float | None) -> None:
+        """Dial the pod VM until TLS is up, then listen at `socket_path`. Twice is once."""
+
+    async def close(self, sandbox: SandboxId) -> None: ...
+
+    async def list(self) -> Sequence[LinkState]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boot:
+    """The rendered user data: one document for the cloud, never kept."""
+
+    user_data: bytes = field(repr=False)
+
+
+class BootData(Protocol):
+    """Renders what travels to the VM; a fresh server key each time, nothing kept on disk."""
+
+    async def validate(self, pod: PodSpec) -> None:
+        """Refuse at CreateVM what cannot work at StartVM: raises `InitdataError`, naming the annotation."""
+
+    async def render(self, sandbox: Sandbox) -> Boot:
+        """Raises `UserDataTooLarge` before any cloud call. Needs `network` and `tunnel` of the record."""
+
+
+class Ledger(Protocol):
+    """PeerPod objects in Kubernetes: `own` before the cloud is asked, `note` the instance, `release` at the end."""
+
+    async def own(self, sandbox: Sandbox) -> None: ...
+
+    async def note(self, sandbox: Sandbox) -> None: ...
+
+    async def release(self, sandbox: Sandbox) -> None: ...

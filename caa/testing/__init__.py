@@ -1,0 +1,1 @@
+"""Tools for tests and driver authors, shipped; nothing in production imports them."""

@@ -1,0 +1,1 @@
+"""ttrpc for the control plane: a pure state machine, asyncio shells around it, and the messages of the services."""
