@@ -1,0 +1,5 @@
+"""Volume statistics (package `grpc`)."""
+
+from caa.wire.proto.descriptors import symbols
+
+globals().update(symbols("csi"))

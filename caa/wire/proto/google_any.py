@@ -1,0 +1,5 @@
+"""`google.protobuf.Any` of our pool."""
+
+from caa.wire.proto.descriptors import symbols
+
+globals().update(symbols("google/protobuf/any"))

@@ -1,0 +1,5 @@
+"""`grpc.Health`: the shim's Check."""
+
+from caa.wire.proto.descriptors import symbols
+
+globals().update(symbols("health"))

@@ -1,0 +1,5 @@
+"""`hypervisor.Hypervisor`: how a Kata shim asks for a pod VM."""
+
+from caa.wire.proto.descriptors import symbols
+
+globals().update(symbols("hypervisor"))

@@ -1,0 +1,5 @@
+"""`podvminfo.PodVMInfo`: which pod runs in which VM."""
+
+from caa.wire.proto.descriptors import symbols
+
+globals().update(symbols("podvminfo"))
