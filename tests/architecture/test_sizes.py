@@ -1,0 +1,91 @@
+"""How long functions and files may be, how many parameters a function takes; prints the figures."""
+
+import ast
+import statistics
+from collections.abc import Callable
+
+import pytest
+
+from tests.architecture.conftest import Function, Source, nothing
+
+MEDIAN, NINETIETH, LONGEST = 8, 25, 50
+FILE_LINES = 400
+PARAMETERS, POSITIONAL = 5, 2
+
+
+@pytest.fixture(scope="module")
+def functions(production: list[Source]) -> list[Function]:
+    return [function for source in production for function in source.functions()]
+
+
+@pytest.fixture(scope="module")
+def lengths(functions: list[Function]) -> list[int]:
+    """Sorted; what has no body (protocols, overloads) is not a short function and does not count."""
+    return sorted(function.lines for function in functions if not function.is_stub)
+
+
+def _ninetieth(lengths: list[int]) -> int:
+    return lengths[min(len(lengths) - 1, len(lengths) * 9 // 10)]
+
+
+def test_print_the_figures(
+    production: list[Source], lengths: list[int], record_property: Callable[[str, object], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    files = sorted(source.lines for source in production)
+    figures = {
+        "modules": len(files),
+        "lines": sum(files),
+        "longest file": files[-1],
+        "functions": len(lengths),
+        "function median": statistics.median(lengths),
+        "function p90": _ninetieth(lengths),
+        "longest function": lengths[-1],
+    }
+    for name, value in figures.items():
+        record_property(name, value)
+    with capsys.disabled():
+        print("\nfigures: " + ", ".join(f"{name} {value}" for name, value in figures.items()))
+    assert all(figures.values())
+
+
+def test_functions_are_short(lengths: list[int]) -> None:
+    assert statistics.median(lengths) <= MEDIAN
+    assert _ninetieth(lengths) <= NINETIETH
+
+
+def test_no_function_is_long(functions: list[Function]) -> None:
+    nothing([f"{one.where}: {one.lines} lines" for one in functions if one.lines > LONGEST])
+
+
+def test_no_file_is_long(production: list[Source]) -> None:
+    nothing([f"{source.path}: {source.lines} lines" for source in production if source.lines > FILE_LINES])
+
+
+def _own_parameters(function: Function) -> tuple[list[str], list[str]]:
+    """Positional and keyword-only names, `self` or `cls` left out."""
+    given = function.node.args
+    positional = [one.arg for one in [*given.posonlyargs, *given.args]]
+    static = any(isinstance(d, ast.Name) and d.id == "staticmethod" for d in function.node.decorator_list)
+    if function.in_class and not static:
+        positional = positional[1:]
+    return positional, [one.arg for one in given.kwonlyargs]
+
+
+def test_few_parameters(functions: list[Function]) -> None:
+    wide = []
+    for function in functions:
+        positional, keyword = _own_parameters(function)
+        if len(positional) + len(keyword) > PARAMETERS:
+            wide.append(f"{function.where}: {len(positional) + len(keyword)} parameters")
+    nothing(wide)
+
+
+def test_beyond_two_parameters_all_are_keyword_only(functions: list[Function]) -> None:
+    # Python decides the parameters of `__exit__` and its like.
+    broken = [
+        f"{function.where}: {', '.join(_own_parameters(function)[0])}"
+        for function in functions
+        if len(_own_parameters(function)[0]) > POSITIONAL and not function.node.name.startswith("__")
+    ]
+    nothing(broken)
