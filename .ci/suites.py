@@ -93,11 +93,12 @@ def wait_or_end(process: subprocess.Popen[bytes], limit: int) -> int:
         raise
 
 
-def run(suite: Suite) -> Outcome | None:
-    """Run one suite and print its output; None when its folders hold no test."""
+def run(suite: Suite) -> Outcome:
+    """Run one suite and print its output; a suite without tests passes, but not in CI."""
     folders = holding_tests(suite)
     if suite.folders and not folders:
-        return None
+        show(suite, b"", "no tests")
+        return Outcome(suite, 5 if os.environ.get("CI") == "true" else 0, 0.0)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="caa-suite-") as folder:
         report, log = Path(folder, "report.xml"), Path(folder, "log")
@@ -120,7 +121,7 @@ def show(suite: Suite, output: bytes, ending: str) -> None:
         sys.stdout.buffer.flush()
 
 
-def run_all(suites: Sequence[Suite]) -> list[Outcome | None]:
+def run_all(suites: Sequence[Suite]) -> list[Outcome]:
     """Run suites one after the other."""
     return [run(suite) for suite in suites]
 
@@ -151,8 +152,7 @@ def main(names: Sequence[str]) -> int:
         return 2
     with ThreadPoolExecutor(len(LANES)) as pool:
         beside = list(pool.map(run_all, [wanted(lane, names) for lane in LANES]))
-    outcomes = [*beside[0], *beside[1], *run_all(wanted(ALONE, names))]
-    return summary([outcome for outcome in outcomes if outcome is not None])
+    return summary([*beside[0], *beside[1], *run_all(wanted(ALONE, names))])
 
 
 if __name__ == "__main__":
