@@ -106,3 +106,22 @@ class Ledger(Protocol):
     async def note(self, sandbox: Sandbox) -> None: ...
 
     async def release(self, sandbox: Sandbox) -> None: ...
+
+
+class Clock(Protocol):
+    """Wall time and pauses, injected so that no unit test sleeps."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What the sandbox service itself needs; provider and ledger are known to the steps alone."""
+
+    store: StateStore
+    network: PodNetworking
+    links: AgentLinks
+    boot_data: BootData

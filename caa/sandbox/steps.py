@@ -1,0 +1,159 @@
+"""The acts of a start, in order, each with its undoing; StopVM is the list backwards.
+
+`up` needs the record as saved before the act and returns it with what is newly known. `down` needs only the record,
+succeeds when there is nothing to undo, and may be called any number of times: a crash can come between any two lines.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from caa.errors import InvalidRequest, ProviderError
+from caa.model.instance import LaunchRequest, Owner, Sizing
+from caa.model.sandbox import Sandbox
+from caa.provider.choose import choose
+from caa.provider.contract import Provider
+from caa.sandbox.ports import AgentLinks, BootData, Ledger, LinkRequest, PodNetworking
+
+
+class Step(Protocol):
+    """One act. `name` is what the record keeps in `reached`, `act` and `remedy` are for people."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def act(self) -> str: ...
+
+    @property
+    def remedy(self) -> str: ...
+
+    async def up(self, record: Sandbox, deadline: float | None) -> Sandbox: ...
+
+    async def down(self, record: Sandbox) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """Say in Kubernetes that the pod VM will be ours, before the cloud is asked; let go of it last of all."""
+
+    ledger: Ledger
+    name: str = "own"
+    act: str = "record the pod VM in Kubernetes"
+    remedy: str = "check the API server and the rights of the service account on peerpods"
+
+    async def up(self, record: Sandbox, deadline: float | None) -> Sandbox:  # noqa: ARG002
+        await self.ledger.own(record)
+        return record
+
+    async def down(self, record: Sandbox) -> None:
+        await self.ledger.release(record)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Make the pod VM; `default_type` is the instance type of a pod that asks for nothing."""
+
+    provider: Provider
+    boot_data: BootData
+    owner: Owner
+    default_type: str = ""
+    name: str = "launch"
+    act: str = "create the pod VM"
+    remedy: str = "see the cloud's answer; `caa check` proves credentials, image, network and quota"
+
+    async def up(self, record: Sandbox, deadline: float | None) -> Sandbox:  # noqa: ARG002
+        boot = await self.boot_data.render(record)
+        request = LaunchRequest(
+            name=record.instance_name,
+            sandbox=record.id,
+            owner=self.owner,
+            token=record.token,
+            user_data=boot.user_data,
+            instance_type=await self._instance_type(record.pod.sizing),
+            sizing=record.pod.sizing,
+            image=record.pod.image,
+        )
+        instance = await self.provider.create(request)
+        if not instance.id or not instance.addresses:
+            raise ProviderError(f"the driver made {record.instance_name} without an id or an address")
+        return replace(record, instance=instance.id, addresses=instance.addresses)
+
+    async def _instance_type(self, asked: Sizing) -> str:
+        if not self.provider.capabilities.sized_by_type:
+            return ""
+        return choose(asked, await self.provider.instance_types(), default=self.default_type)
+
+    async def down(self, record: Sandbox) -> None:
+        """Without an id the cloud's answer was lost, or never came: what carries our name is ours."""
+        if record.instance is not None:
+            await self.provider.delete(record.instance)
+            return
+        for instance in await self.provider.list_owned(self.owner):
+            if instance.name == record.instance_name or instance.sandbox == record.id:
+                await self.provider.delete(instance.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Write the instance's id beside the pod in Kubernetes; what `own` made is released with it."""
+
+    ledger: Ledger
+    name: str = "note"
+    act: str = "record the instance id in Kubernetes"
+    remedy: str = "check the API server and the rights of the service account on peerpods"
+
+    async def up(self, record: Sandbox, deadline: float | None) -> Sandbox:  # noqa: ARG002
+        await self.ledger.note(record)
+        return record
+
+    async def down(self, record: Sandbox) -> None:
+        """Nothing of its own to undo."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Build the worker's half of the pod network."""
+
+    networking: PodNetworking
+    name: str = "connect"
+    act: str = "connect the pod network"
+    remedy: str = "check the kernel's vxlan support and the route from this node to the pod VM"
+
+    async def up(self, record: Sandbox, deadline: float | None) -> Sandbox:  # noqa: ARG002
+        if record.network is None or record.tunnel is None or not record.addresses:
+            raise InvalidRequest(f"the record of {record.id} lacks its network, tunnel or address")
+        await self.networking.connect(
+            record.pod.netns, network=record.network, tunnel=record.tunnel, peer=record.addresses[0]
+        )
+        return record
+
+    async def down(self, record: Sandbox) -> None:
+        if record.tunnel is not None:
+            await self.networking.disconnect(record.pod.netns, record.tunnel)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Have the relay reach the agent and listen where the shim will dial."""
+
+    links: AgentLinks
+    name: str = "link"
+    act: str = "reach the agent in the pod VM"
+    remedy: str = "see the pod VM's console; the forwarder's port must be open from this node (PROXY_TIMEOUT bounds it)"
+
+    async def up(self, record: Sandbox, deadline: float | None) -> Sandbox:
+        request = LinkRequest(sandbox=record.id, addresses=record.addresses, server_name=record.instance_name)
+        await self.links.open(request, deadline)
+        return record
+
+    async def down(self, record: Sandbox) -> None:
+        await self.links.close(record.id)
+
+
+def position(steps: Sequence[Step], reached: str) -> int:
+    """How many steps were begun when `reached` was the last one; all of them for a name that is not known."""
+    names = [step.name for step in steps]
+    if not reached:
+        return 0
+    return names.index(reached) + 1 if reached in names else len(names)
