@@ -1,6 +1,7 @@
 """Errors of ours as `google.rpc.Status` and back; codes, sentences and details pass unchanged. Pure."""
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from caa.errors import CaaError, Code
 from caa.wire.proto.ttrpc import Any, Status
@@ -8,13 +9,17 @@ from caa.wire.proto.ttrpc import Any, Status
 _RETRYABLE = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED})
 
 
+class Detail(Protocol):
+    """A `google.protobuf.Any`, of our pool or of any other."""
+
+    type_url: str
+    value: bytes
+
+
 class RpcError(CaaError):
-    """What a peer answered, or what a handler wants the peer to read word for word.
+    """What a peer answered, or what a handler wants the peer to read word for word."""
 
-    `details` are `google.protobuf.Any` messages, of our pool or of any other.
-    """
-
-    def __init__(self, code: Code, message: str, details: Iterable[Any] = ()) -> None:
+    def __init__(self, code: Code, message: str, details: Iterable[Detail] = ()) -> None:
         super().__init__(message)
         self.code = code  # type: ignore[misc]  # the peer's code, per instance
         self.retryable = code in _RETRYABLE  # type: ignore[misc]
