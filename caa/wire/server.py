@@ -55,7 +55,7 @@ class Server:
         self._max_in_flight = max_in_flight
         self._listener: streams.Listener | None = None
         self._conversations: set[_Conversation] = set()
-        self._uids: frozenset[int] = frozenset()
+        self._uids: frozenset[int] = frozenset()  # nobody before `listen` and after `close`
 
     async def listen(self, path: str, *, uids: frozenset[int] | None = None) -> None:
         """Listen at `path`, mode 0600; only processes of `uids` (default: root and ourselves) may connect.
@@ -67,6 +67,7 @@ class Server:
 
     async def close(self) -> None:
         """Stop listening, cancel every handler, wait for their end, close every connection. Twice is once."""
+        self._uids = frozenset()
         if self._listener is not None:
             self._listener.close()
         conversations = list(self._conversations)
@@ -111,8 +112,8 @@ class _Conversation:
         self._routes = routes
         self._max_in_flight = max_in_flight
         self._machine = ServerConnection()
-        self._queue: deque[RequestReceived] = deque()  # read already, not begun: at most one read's worth
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._queue: deque[_Work] = deque()  # read already, not begun: at most one read's worth
+        self._running: set[_Work] = set()
         self._loop = asyncio.get_running_loop()
         self._ended: Callable[[_Conversation], None] | None = None
 
@@ -125,8 +126,9 @@ class _Conversation:
 
     async def ended(self) -> None:
         """Wait for the handlers, then for the socket; a peer that does not take its answers is not waited for."""
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        tasks = [work.task for work in self._running if work.task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
         self._stream.abort()
         await self._stream.gone.wait()
 
@@ -150,25 +152,14 @@ class _Conversation:
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, RequestReceived):
-            self._queue.append(event)
+            self._admit(event)
         elif isinstance(event, ConnectionFailed):
             _log.warning("connection broken by its peer", reason=event.reason, uid=self._peer.uid, pid=self._peer.pid)
 
     # calls
 
-    def _begin_calls(self) -> None:
-        """Begin what may begin, and read on only when everything read has begun and the peer takes its answers."""
-        while self._queue and self._has_room():
-            self._begin(self._queue.popleft())
-        if self._queue or not self._has_room():
-            self._stream.hold_reading()
-        else:
-            self._stream.resume_reading()
-
-    def _has_room(self) -> bool:
-        return len(self._tasks) < self._max_in_flight and not self._stream.choked
-
-    def _begin(self, request: RequestReceived) -> None:
+    def _admit(self, request: RequestReceived) -> None:
+        """Line a call up. Its time runs from now, whenever it begins."""
         deadline = self._loop.time() + request.timeout_nano / 1e9 if request.timeout_nano else None
         call = Call(
             service=request.service,
@@ -177,32 +168,51 @@ class _Conversation:
             metadata=request.metadata,
             peer=self._peer,
         )
-        task = self._loop.create_task(self._serve(request, call), name=f"{request.service}/{request.method}")
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
+        work = _Work(request, call)
         if deadline is not None:
-            timer = self._loop.call_at(deadline, self._expire, request.stream, task)
-            task.add_done_callback(lambda _: timer.cancel())
+            work.timer = self._loop.call_at(deadline, self._expire, work)
+        if request.timeout_nano < 0:
+            self._expire(work)
+        self._queue.append(work)
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+    def _begin_calls(self) -> None:
+        """Begin what may begin, and read on only when everything read has begun and the peer takes its answers."""
+        while self._queue and self._has_room():
+            work = self._queue.popleft()
+            if not work.answered:
+                self._begin(work)
+        if self._queue or not self._has_room():
+            self._stream.hold_reading()
+        else:
+            self._stream.resume_reading()
+
+    def _has_room(self) -> bool:
+        return len(self._running) < self._max_in_flight and not self._stream.choked
+
+    def _begin(self, work: "_Work") -> None:
+        work.task = self._loop.create_task(self._serve(work), name=work.name)
+        self._running.add(work)
+        work.task.add_done_callback(lambda _: self._finished(work))
+
+    def _finished(self, work: "_Work") -> None:
+        self._running.discard(work)
         if not self._machine.closed:
             self._begin_calls()
 
-    def _expire(self, stream: int, task: asyncio.Task[None]) -> None:
+    def _expire(self, work: "_Work") -> None:
         """Answer at the deadline itself, whatever the handler makes of its cancellation."""
-        self._answer(stream, DeadlineExceeded(f"{task.get_name()}: the caller's deadline passed"))
-        task.cancel()
+        self._answer(work, DeadlineExceeded(f"{work.name}: the caller's deadline passed"))
+        work.stop()
 
-    async def _serve(self, request: RequestReceived, call: Call) -> None:
+    async def _serve(self, work: "_Work") -> None:
         try:
-            outcome: bytes | Exception = await self._outcome(request, call)
+            outcome = await self._outcome(work.request, work.call)
         except asyncio.CancelledError:
-            # At the deadline and at the end this stream has its answer, or nobody waits for one.
-            self._answer(request.stream, Cancelled(f"{call.service}/{call.method} was cancelled"))
+            # At the deadline and at the end this call has its answer, or nobody waits for one.
+            self._answer(work, Cancelled(f"{work.name} was cancelled"))
             raise
         await self._stream.drained()
-        self._answer(request.stream, outcome)
+        self._answer(work, outcome)
 
     async def _outcome(self, request: RequestReceived, call: Call) -> bytes | Exception:
         try:
@@ -221,13 +231,14 @@ class _Conversation:
             raise RpcError(Code.UNIMPLEMENTED, f"method {request.method} of {request.service} is not served here")
         return service[request.method]
 
-    def _answer(self, stream: int, outcome: bytes | Exception) -> None:
-        if stream not in self._machine.waiting:
+    def _answer(self, work: "_Work", outcome: bytes | Exception) -> None:
+        if work.answered or self._machine.closed:
             return
+        work.settle()
         if isinstance(outcome, bytes):
-            self._machine.respond(stream, outcome)
+            self._machine.respond(work.request.stream, outcome)
         else:
-            self._machine.fail(stream, outcome)
+            self._machine.fail(work.request.stream, outcome)
         self._flush()
 
     def _flush(self) -> None:
@@ -235,9 +246,35 @@ class _Conversation:
 
     def _end(self) -> None:
         self._machine.close()
+        for work in (*self._queue, *self._running):
+            work.settle()
+            work.stop()
         self._queue.clear()
-        for task in self._tasks:
-            task.cancel()
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """One call on its way. The stream's id may come again once it is answered, so the answer is noted here."""
+
+    request: RequestReceived
+    call: Call
+    timer: asyncio.TimerHandle | None = None
+    task: asyncio.Task[None] | None = None
+    answered: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.call.service}/{self.call.method}"
+
+    def settle(self) -> None:
+        """Note that nobody waits for an answer any more."""
+        self.answered = True
+        if self.timer is not None:
+            self.timer.cancel()
+
+    def stop(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
 
 
 def _decoded(route: _Route, request: RequestReceived) -> Message:
