@@ -156,10 +156,12 @@ class Service:
     async def _pause(self, request: agent.PauseContainerRequest) -> None:
         container = self._sandbox.container(request.container_id)
         await container.runc.pause(container.name)
+        container.paused = True
 
     async def _resume(self, request: agent.ResumeContainerRequest) -> None:
         container = self._sandbox.container(request.container_id)
         await container.runc.resume(container.name)
+        container.paused = False
 
     async def _signal_process(self, request: agent.SignalProcessRequest) -> google_empty.Empty:
         container = self._sandbox.container(request.container_id)
