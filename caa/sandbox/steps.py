@@ -52,12 +52,11 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Make the pod VM; `default_type` is the instance type of a pod that asks for nothing."""
+    """Make the pod VM. A pod that asks for nothing gets the driver's own default instance type."""
 
     provider: Provider
     boot_data: BootData
     owner: Owner
-    default_type: str = ""
     name: str = "launch"
     act: str = "create the pod VM"
     remedy: str = "see the cloud's answer; `caa check` proves credentials, image, network and quota"
@@ -80,9 +79,11 @@ class Launch:
         return replace(record, instance=instance.id, addresses=instance.addresses)
 
     async def _instance_type(self, asked: Sizing) -> str:
-        if not self.provider.capabilities.sized_by_type:
+        """ "" leaves it to the driver: its default type, or the numbers where it has no types."""
+        if not self.provider.capabilities.sized_by_type or asked == Sizing(gpu_model=asked.gpu_model):
             return ""
-        return choose(asked, await self.provider.instance_types(), default=self.default_type)
+        types = await self.provider.instance_types()
+        return choose(asked, types, default=types[0].name if types else "")
 
     async def down(self, record: Sandbox) -> None:
         """Without an id the cloud's answer was lost, or never came: what carries our name is ours."""

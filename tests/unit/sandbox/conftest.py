@@ -274,7 +274,7 @@ class Bench:
     def steps(self) -> list[Step]:
         return [
             Own(self.ledger),
-            Launch(self.provider, self.boot_data, OWNER, default_type="small"),
+            Launch(self.provider, self.boot_data, OWNER),
             Note(self.ledger),
             Connect(self.network),
             Link(self.links),

@@ -366,7 +366,7 @@ async def test_the_instance_type_is_chosen_where_there_is_a_catalogue(bench: Any
     await started(bench)
     await bench.service.create(TWO, bench.pod("two", sizing=Sizing(vcpus=4)))
     await bench.service.start(TWO)
-    assert [one.instance_type for one in bench.provider.requests] == ["small", "large"]
+    assert [one.instance_type for one in bench.provider.requests] == ["", "large"]
 
 
 async def test_an_instance_type_that_is_not_allowed(bench: Any) -> None:
