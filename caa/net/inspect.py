@@ -55,18 +55,17 @@ def pod_network(seen: Snapshot) -> PodNetwork:
 
 
 def _pod_link(seen: Snapshot) -> m.Link:
-    """The interface of the best default route, else the one that is not a loopback; `eth0` decides a tie."""
-    candidates = [link for link in seen.links if not link.loopback and link.kind != "vxlan"]
-    routed = {row.index for row in _defaults(seen)}
-    chosen = [link for link in candidates if link.index in routed] or candidates
-    if len(chosen) > 1:
-        chosen = [link for link in chosen if link.name == _PREFERRED] or chosen[: len(routed)]
-    if not chosen:
+    """The interface of the default route, else the only one; `eth0` is preferred, tunnels of ours do not count."""
+    candidates = {link.index: link for link in seen.links if not link.loopback and link.kind != "vxlan"}
+    routed = [candidates[row.index] for row in _defaults(seen) if row.index in candidates]
+    pool = routed or [link for link in candidates.values() if link.up] or list(candidates.values())
+    if not pool:
         raise InvalidInput("the pod's network namespace holds no interface besides the loopback")
-    if len(chosen) > 1:
-        names = ", ".join(link.name for link in chosen)
-        raise InvalidInput(f"the pod's network namespace holds several interfaces ({names}) and none is the default's")
-    return chosen[0]
+    named = [link for link in pool if link.name == _PREFERRED]
+    if not named and not routed and len(pool) > 1:
+        names = ", ".join(link.name for link in pool)
+        raise InvalidInput(f"the pod's network namespace holds several interfaces ({names}) and no default route")
+    return (named or pool)[0]
 
 
 def _defaults(seen: Snapshot) -> list[m.RouteRow]:
@@ -82,7 +81,7 @@ def _defaults(seen: Snapshot) -> list[m.RouteRow]:
 def _global(seen: Snapshot, index: int) -> Iterable[IPInterface]:
     for address in seen.addresses:
         six_local = address.interface.version == 6 and address.interface.ip.is_link_local
-        if address.index == index and not six_local:
+        if address.index == index and address.usable and not six_local:
             yield address.interface
 
 

@@ -44,20 +44,27 @@ def open_netns(path: str) -> int:
     Only a file of the kernel's own nsfs is opened at all, so a pipe, a device or a huge file does no harm.
     """
     try:
-        found = Path(path).stat()
-        if stat.S_ISREG(found.st_mode) and found.st_dev == Path(_OWN).stat().st_dev:
-            return _checked(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), path)
+        if not _of_nsfs(Path(path).stat()):
+            raise InvalidInput(f"{path!r} is not a network namespace")
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a path"
         raise InvalidInput(f"network namespace {path!r} cannot be opened: {reason}") from error
-    raise InvalidInput(f"{path!r} is not a network namespace")
-
-
-def _checked(descriptor: int, path: str) -> int:
-    if fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == _CLONE_NEWNET:
+    if _is_network(descriptor):
         return descriptor
     os.close(descriptor)
     raise InvalidInput(f"{path!r} is a namespace, but not a network namespace")
+
+
+def _of_nsfs(found: os.stat_result) -> bool:
+    return stat.S_ISREG(found.st_mode) and found.st_dev == Path(_OWN).stat().st_dev
+
+
+def _is_network(descriptor: int) -> bool:
+    try:
+        return fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == _CLONE_NEWNET
+    except OSError:  # replaced between the look and the opening
+        return False
 
 
 def is_own(descriptor: int) -> bool:
