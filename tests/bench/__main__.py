@@ -1,0 +1,67 @@
+"""`python -m tests.bench`: build, measure, print; with `--write` the table goes into docs/performance.md."""
+
+import argparse
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.bench import memory, report
+from tests.bench.certificates import write_certificates
+from tests.bench.hops import all_hops
+from tests.bench.loads import measure
+from tests.bench.programs import ROOT, build
+
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="The data path against three others.")
+    parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=1.5, help="seconds a load (default %(default)s)")
+    parser.add_argument("--pods", type=int, default=100, help="pods of the memory slope (default %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="3 rounds of 0.4 s, 20 pods: to see that it runs")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.relative_to(ROOT)}")
+    given = parser.parse_args()
+    if given.quick:
+        given.rounds, given.seconds, given.pods = 3, 0.4, 20
+    return given
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _rows(given: argparse.Namespace, certificates: Path) -> list[report.Row]:
+    programs = build()
+    ways = all_hops(programs, certificates)
+    _say(f"{given.rounds} rounds, four ways, {given.seconds:g} s a load")
+    samples = measure(ways, programs, rounds=given.rounds, seconds=given.seconds, say=_say)
+    _say("memory")
+    pods = memory.pod_costs(ways, programs, pods=given.pods)
+    forwarders = memory.forwarder_costs(ways, programs, rounds=given.rounds)
+    return [*report.load_rows(samples), *report.pod_rows(pods), *report.forwarder_rows(forwarders)]
+
+
+def _write(table: str) -> None:
+    text = PAGE.read_text()
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+
+
+def main() -> None:
+    """Measure and print; what was started is gone afterwards, after a SIGTERM too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    given = _arguments()
+    with tempfile.TemporaryDirectory(prefix="caa-bench-") as certificates:
+        write_certificates(Path(certificates))
+        table = report.table(_rows(given, Path(certificates)), rounds=given.rounds, seconds=given.seconds)
+    print(table)
+    if given.write:
+        _write(table)
+
+
+if __name__ == "__main__":
+    main()
