@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from caa.errors import DeadlineExceeded, InvalidInput, Unavailable
 from caa.model.ids import SandboxId
 from caa.sandbox.ports import LinkRequest, LinkState
+from caa.wire.certs import Certificates
 from caa.wire.client import Client, connect
 from caa.wire.proto import relay
 
@@ -26,16 +27,13 @@ _SHORT_CALL = 10.0  # seconds for Close and List, which do not leave the node
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkTls:
-    """How the relay dials: the forwarder's port, and the PEM files it reads at each dial."""
+    """How the relay dials: the forwarder's port, and TLS with these certificates; None means in clear."""
 
     port: int
-    ca_file: str = ""
-    cert_file: str = ""
-    key_file: str = ""
+    certificates: Certificates | None
     min_version: str = ""
     cipher_suites: tuple[str, ...] = ()
     skip_verify: bool = False
-    disabled: bool = False
 
 
 class RelayLinks:
@@ -93,19 +91,19 @@ class RelayLinks:
             await self._client.close()
 
     def _open_request(self, link: LinkRequest) -> relay.OpenRequest:
-        return relay.OpenRequest(
-            sandbox_id=link.sandbox,
-            addresses=[str(address) for address in link.addresses],
-            port=self._tls.port,
-            server_name=link.server_name,
-            ca_file=self._tls.ca_file,
-            cert_file=self._tls.cert_file,
-            key_file=self._tls.key_file,
-            tls_min_version=self._tls.min_version,
-            cipher_suites=",".join(self._tls.cipher_suites),
-            skip_verify=self._tls.skip_verify,
-            disable_tls=self._tls.disabled,
-        )
+        tls = self._tls
+        addresses = [str(address) for address in link.addresses]
+        request = relay.OpenRequest(sandbox_id=link.sandbox, addresses=addresses, port=tls.port)
+        if tls.certificates is None:
+            request.disable_tls = True
+            return request
+        files = tls.certificates.client_files()
+        request.server_name = tls.certificates.server_name(link.server_name)
+        request.ca_file, request.cert_file, request.key_file = files.ca_file, files.cert_file, files.key_file
+        request.tls_min_version = tls.min_version
+        request.cipher_suites = ",".join(tls.cipher_suites)
+        request.skip_verify = tls.skip_verify
+        return request
 
     async def _call(self, method: str, request: Message, *, timeout: float) -> Any:
         client = await self._connected()

@@ -1,0 +1,148 @@
+"""The control plane as a process: what is started, in which order, what is watched, and how it ends.
+
+Sockets answer before anything slow is asked: the store is read, the inner socket listens, then come firewall rules,
+cloud and relay. `caa.node.parts` chooses the classes.
+"""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from caa.config import node, relay
+from caa.config.load import Settings
+from caa.errors import CaaError, ConfigError
+from caa.model.instance import Severity
+from caa.node import logs
+from caa.node.hypervisor_api import HypervisorApi, announce_on
+from caa.node.parts import Parts, assembled, socket_of
+from caa.node.podvminfo_api import PodVMInfoApi
+from caa.node.probe import Probe
+from caa.node.stops import StopFiles, stop_recorded, watch
+from caa.wire.server import Server
+
+log = structlog.get_logger(__name__)
+
+SOCKET = "node.sock"
+_SWEEP_EVERY = 1800.0  # seconds, the GC_INTERVAL of later
+_RENEW_AT_LEAST = 60.0
+
+
+async def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; records stay for the next process. Raises `ConfigError` and `StateError`."""
+    logs.configure(level=settings[node.LOG_LEVEL], form=settings[node.LOG_FORMAT], secrets=settings.secrets())
+    ending = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
+    async with AsyncExitStack() as stack:
+        parts = await assembled(settings)
+        _close_at_the_end(parts, stack)
+        await _Daemon(settings, parts, ending).run(stack)
+
+
+def _close_at_the_end(parts: Parts, stack: AsyncExitStack) -> None:
+    """Last in, first out: the service's tasks end before what they use."""
+    for close in (parts.store.close, parts.networking.close, parts.provider.close, parts.links.disconnect):
+        stack.push_async_callback(close)
+    stack.push_async_callback(parts.service.close)
+
+
+@dataclass(slots=True)
+class _Daemon:
+    settings: Settings
+    parts: Parts
+    ending: asyncio.Event
+    ready: bool = False
+
+    async def run(self, stack: AsyncExitStack) -> None:
+        stops = StopFiles(self.settings[relay.STATE_DIR])
+        await self.parts.service.load()
+        await self.parts.recovery.at_once()
+        await stop_recorded(self.parts.service, stops)
+        await self._serve(stack, stops)
+        await self._serve_probe(stack)
+        self.ready = True
+        log.info("caa node serves", socket=str(socket_of(self.settings, SOCKET)))
+        await self._until_the_end(stops)
+        log.info("caa node ends")
+
+    async def _serve(self, stack: AsyncExitStack, stops: StopFiles) -> None:
+        hypervisor = HypervisorApi(self.parts.service, stops, announce_on())
+        server = Server({**hypervisor.handlers(), **PodVMInfoApi(self.parts.service).handlers()})
+        stack.push_async_callback(server.close)
+        stack.callback(self.parts.service.closing)  # runs first: hanging up on callers must not undo their starts
+        await server.listen(str(socket_of(self.settings, SOCKET)))
+
+    async def _serve_probe(self, stack: AsyncExitStack) -> None:
+        port = self.settings[node.PROBE_PORT]
+        if port:
+            probe = Probe({"/startup": self._startup, "/healthz": lambda: ""})
+            stack.push_async_callback(probe.close)
+            await probe.listen(port)
+
+    def _startup(self) -> str:
+        return "" if self.ready else "caa node is starting"
+
+    async def _until_the_end(self, stops: StopFiles) -> None:
+        """Run the background work until told to end; work that fails ends the process with its error."""
+        works = [
+            self._background(),
+            watch(self.parts.service, stops),
+            self._renew(),
+        ]
+        tasks = [asyncio.create_task(work) for work in works]
+        told = asyncio.create_task(self.ending.wait())
+        try:
+            pending = {told, *tasks}
+            while told in pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+        finally:
+            await _cancelled(told, *tasks)
+
+    async def _background(self) -> None:
+        """What may be slow: firewall, cloud, relay; then sweep for orphans for ever."""
+        await _tolerated("notrack rules", self.parts.networking.start)
+        if self.settings[node.CLOUD_CONFIG_VERIFY]:
+            await self._verify()
+        await self.parts.recovery.running()
+        while True:
+            await _tolerated("sweep for orphans", self.parts.sweep.once)
+            await asyncio.sleep(_SWEEP_EVERY)
+
+    async def _verify(self) -> None:
+        findings = await self.parts.provider.check()
+        for finding in findings:
+            log.info("checked", subject=finding.subject, severity=finding.severity, detail=finding.detail)
+        bad = [
+            f"{one.subject}: {one.detail} {one.remedy}".strip() for one in findings if one.severity is Severity.ERROR
+        ]
+        if bad:
+            raise ConfigError("CLOUD_CONFIG_VERIFY found: " + "; ".join(bad))
+
+    async def _renew(self) -> None:
+        """Keep the client certificate that the relay loads fresh, also while no pod starts."""
+        certificates = self.parts.certificates
+        while certificates is not None and (pause := certificates.renew_in()) is not None:
+            await asyncio.sleep(max(pause, _RENEW_AT_LEAST))
+            certificates.client_files()
+
+
+async def _tolerated(what: str, act: Callable[[], Awaitable[Any]]) -> None:
+    """Do what pods can live without; a failure is told once here and tried again by whoever comes next."""
+    try:
+        await act()
+    except CaaError as error:
+        log.error("failed, going on without", what=what, error=str(error))
+
+
+async def _cancelled(*tasks: "asyncio.Task[Any]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)

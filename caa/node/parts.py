@@ -1,0 +1,130 @@
+"""From settings to the concrete parts of the node: the one place that knows which class stands behind which seam."""
+
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from caa.config import identity, node, relay, tls_rows
+from caa.config.load import Settings
+from caa.model.instance import Owner
+from caa.net.worker import VxlanNetworking
+from caa.node.boot_data import GuestSettings, UserData, default_initdata
+from caa.node.ledger import NullLedger
+from caa.node.links import LinkTls, RelayLinks
+from caa.node.system import SystemClock, boot_id
+from caa.provider.contract import Provider
+from caa.provider.observed import Observed
+from caa.provider.registry import driver
+from caa.sandbox.boot import Recovery
+from caa.sandbox.orphans import Sweep
+from caa.sandbox.ports import World
+from caa.sandbox.service import Limits, SandboxService
+from caa.sandbox.steps import Connect, Launch, Link, Note, Own, Step
+from caa.sandbox.store import SqliteStore, open_store
+from caa.userdata.budget import Budget
+from caa.wire.certs import Certificates, ManualCertificates, NodeAuthority
+
+STORE = "node.db"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Everything that the daemon starts, watches and closes."""
+
+    provider: Provider
+    networking: VxlanNetworking
+    certificates: Certificates | None
+    links: RelayLinks
+    store: SqliteStore
+    service: SandboxService
+    recovery: Recovery
+    sweep: Sweep
+
+
+async def assembled(settings: Settings) -> Parts:
+    """Make the parts. Opens the store and the CA, asks nobody else. Raises `ConfigError`, `StateError`,
+    `InitdataError`."""
+    name = settings[identity.CLOUD_PROVIDER]
+    certificates = _certificates(settings)
+    guest = _guest(settings)
+    provider = Observed(driver(name).make(settings), name)
+    networking = _networking(settings)
+    links = _links(settings, certificates)
+    budget = Budget(provider.capabilities.user_data_limit, provider.capabilities.user_data_base64)
+    boot_data = UserData(certificates, budget, guest)
+    store = await open_store(settings[relay.STATE_DIR] / STORE)
+    world = World(store=store, network=networking, links=links, boot_data=boot_data)
+    owner, clock, booted, ledger = _owner(settings), SystemClock(), boot_id(), NullLedger()
+    steps: list[Step] = [
+        Own(ledger),
+        Launch(provider, boot_data, owner),
+        Note(ledger),
+        Connect(networking),
+        Link(links),
+    ]
+    limits = Limits(name=provider.capabilities.name_limit)
+    service = SandboxService(world, steps, clock=clock, boot_id=booted, limits=limits)
+    return Parts(
+        provider=provider,
+        networking=networking,
+        certificates=certificates,
+        links=links,
+        store=store,
+        service=service,
+        recovery=Recovery(service=service, links=links, provider=provider, owner=owner, boot_id=booted),
+        sweep=Sweep(provider=provider, store=store, owner=owner, clock=clock),
+    )
+
+
+def _owner(settings: Settings) -> Owner:
+    return Owner(
+        cluster=settings[identity.CLUSTER_ID] or "default",
+        node=settings[identity.NODE_NAME] or socket.gethostname(),
+    )
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    if settings[tls_rows.DISABLE_TLS]:
+        return None
+    cert, key = settings[tls_rows.CERT_FILE], settings[tls_rows.CERT_KEY]
+    if cert is not None and key is not None:
+        return ManualCertificates.load(settings[tls_rows.CACERT_FILE], cert, key)
+    lifetime = timedelta(seconds=settings[tls_rows.CLIENT_CERT_LIFETIME])
+    return NodeAuthority.load_or_create(settings[relay.STATE_DIR], client_lifetime=lifetime)
+
+
+def _guest(settings: Settings) -> GuestSettings:
+    return GuestSettings(
+        initdata=default_initdata(settings[node.INITDATA]),
+        scratch_space=settings[node.ENABLE_SCRATCH_SPACE],
+        external_net_via_podvm=settings[node.EXTERNAL_NETWORK_VIA_PODVM],
+        tls_min_version=settings[tls_rows.TLS_MIN_VERSION],
+        tls_cipher_suites=settings[tls_rows.TLS_CIPHER_SUITES],
+    )
+
+
+def _networking(settings: Settings) -> VxlanNetworking:
+    return VxlanNetworking(
+        host_interface=settings[node.HOST_INTERFACE],
+        vxlan_port=settings[node.VXLAN_PORT],
+        vxlan_min_id=settings[node.VXLAN_MIN_ID],
+    )
+
+
+def _links(settings: Settings, certificates: Certificates | None) -> RelayLinks:
+    tls = LinkTls(
+        port=settings[node.FORWARDER_PORT],
+        certificates=certificates,
+        min_version=settings[tls_rows.TLS_MIN_VERSION],
+        cipher_suites=settings[tls_rows.TLS_CIPHER_SUITES],
+        skip_verify=settings[tls_rows.TLS_SKIP_VERIFY],
+    )
+    return RelayLinks(
+        socket_of(settings, "relay.sock"), settings[relay.PODS_DIR], tls, dial_limit=settings[relay.PROXY_TIMEOUT]
+    )
+
+
+def socket_of(settings: Settings, name: str) -> Path:
+    """The path of a socket between relay and node."""
+    return settings[relay.RUN_DIR] / name
