@@ -1,10 +1,10 @@
 """A small world of network namespaces, held open by processes and never mounted anywhere.
 
-    client --- cni0 (bridge) --- pod          the pod's network as a CNI plugin makes it
-                 worker
-                   | eth0 192.168.77.1
-                   | ens1 192.168.77.2
-                   vm       guest             the pod VM, and `podns` in it
+client --- cni0 (bridge) --- pod          the pod's network as a CNI plugin makes it
+             worker
+               | eth0 192.168.77.1
+               | ens1 192.168.77.2
+               vm       guest             the pod VM, and `podns` in it
 """
 
 import asyncio
@@ -70,7 +70,7 @@ class Box:
 
 def make_box() -> Box:
     box = Box(subprocess.Popen(["unshare", "--net", "sleep", "600"]))
-    own = os.stat("/proc/self/ns/net").st_ino
+    own = Path("/proc/self/ns/net").stat().st_ino
     deadline = time.monotonic() + 10
     while Path(box.path).stat().st_ino == own and time.monotonic() < deadline:
         time.sleep(0.002)

@@ -1,12 +1,14 @@
 """The whole pod network: worker half, guest half, traffic through both."""
 
+import asyncio
 import socket
 import threading
 import time
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 
 import pytest
 
+from caa.errors import ConfigError, InvalidInput, NetworkError
 from caa.model.network import PodNetwork, Tunnel
 from caa.net.worker import VxlanNetworking
 from podvm import network as guest_network
@@ -107,7 +109,7 @@ def test_over_ipv6(world):
 
 
 def test_peer_of_the_other_family_is_refused(world):
-    with pytest.raises(Exception, match="different IP versions"):
+    with pytest.raises(InvalidInput, match="different IP versions"):
         connect(world, peer=PEER6)
     assert "vxlan1" not in world.pod.run("ip", "link")
 
@@ -181,7 +183,7 @@ def listens_for_vxlan(box) -> bool:
 
 def test_a_taken_id_is_explained(world):
     world.worker.ip("link add other type vxlan id 555000 dstport 4789 remote 192.168.77.9\n")
-    with pytest.raises(Exception, match="VXLAN id 555000 on port 4789 is taken.*vxlan-min-id"):
+    with pytest.raises(NetworkError, match=r"VXLAN id 555000 on port 4789 is taken.*vxlan-min-id"):
         connect(world)
     assert "mirred" not in pod_state(world)
     assert "ingress" not in pod_state(world)
@@ -190,13 +192,13 @@ def test_a_taken_id_is_explained(world):
 def test_a_failed_connect_leaves_nothing(world):
     before = pod_state(world)
     world.worker.ip("route del default\n")
-    with pytest.raises(Exception, match="HOST_INTERFACE or --host-interface"):
+    with pytest.raises(ConfigError, match="HOST_INTERFACE or --host-interface"):
         connect(world)
     _, tunnel = connect(world, host_interface="eth0")
     disconnect(world, tunnel)
     world.pod.run("tc", "qdisc", "add", "dev", "eth0", "clsact")
     world.pod.run("tc", "filter", "add", "dev", "eth0", "ingress", "pref", "1", "protocol", "ip", "u32", *MATCH_ALL)
-    with pytest.raises(Exception, match="the kernel refused to redirect eth0 to vxlan1"):
+    with pytest.raises(NetworkError, match="the kernel refused to redirect eth0 to vxlan1"):
         connect(world, host_interface="eth0")
     world.pod.run("tc", "qdisc", "del", "dev", "eth0", "clsact")
     assert pod_state(world) == before
@@ -276,3 +278,80 @@ def test_guest_waits_for_its_interface(world):
     guest(world, network, tunnel)
     late.join()
     assert world.client.pings("10.88.0.10")
+
+
+def test_packets_above_the_tunnels_mtu_arrive_in_pieces(world):
+    """A neighbour on the bridge knows nothing of the tunnel: its full-size UDP packets must not vanish."""
+    network, tunnel = connect(world)
+    guest(world, network, tunnel)
+    receiver = world.guest.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    sender = world.client.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    with receiver, sender:
+        receiver.bind(("0.0.0.0", 5000))
+        receiver.settimeout(5)
+        sender.sendto(bytes(1472), ("10.88.0.10", 5000))
+        assert len(receiver.recv(2000)) == 1472
+
+
+def test_a_megabyte_each_way(world):
+    network, tunnel = connect(world)
+    guest(world, network, tunnel)
+    listener = world.guest.inside(lambda: socket.create_server(("0.0.0.0", 8081)))
+    data = bytes(range(256)) * 4096
+
+    def echo() -> None:
+        with listener:
+            accepted, _ = listener.accept()
+            with accepted:
+                accepted.sendall(receive(accepted, len(data)))
+
+    threading.Thread(target=echo, daemon=True).start()
+    with world.client.inside(lambda: socket.create_connection(("10.88.0.10", 8081), timeout=20)) as client:
+        client.sendall(data)
+        assert receive(client, len(data)) == data
+
+
+def receive(sock: socket.socket, length: int) -> bytes:
+    got = bytearray()
+    while len(got) < length:
+        piece = sock.recv(1 << 16)
+        assert piece, "the connection ended early"
+        got += piece
+    return bytes(got)
+
+
+def test_connect_after_a_cancelled_connect(world):
+    """A cancelled caller leaves the kernel thread at work; the disconnect that follows comes after it."""
+
+    async def act():
+        networking = VxlanNetworking()
+        network = await networking.inspect(world.pod.path)
+        tunnel = await networking.worker_tunnel(0, network)
+        task = asyncio.ensure_future(networking.connect(world.pod.path, network=network, tunnel=tunnel, peer=PEER4))
+        await asyncio.sleep(0)
+        task.cancel()
+        await networking.disconnect(world.pod.path, tunnel)
+        await networking.close()
+
+    before = pod_state(world)
+    world.worker.run_async(act)
+    assert pod_state(world) == before
+
+
+@pytest.mark.parametrize("what", ["gone", "plain"])
+def test_a_path_that_is_no_namespace(world, tmp_path, what):
+    path = tmp_path / what
+    if what == "plain":
+        path.write_text("")
+
+    async def act():
+        networking = VxlanNetworking()
+        tunnel = Tunnel(kind="vxlan", index=0, vni=1, port=4789, worker=ip_interface("192.168.77.1/24"), mtu=1450)
+        await networking.disconnect(str(path), tunnel)
+        try:
+            await networking.inspect(str(path))
+        finally:
+            await networking.close()
+
+    with pytest.raises(InvalidInput, match=f"{path}"):
+        world.worker.run_async(act)
