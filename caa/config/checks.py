@@ -1,6 +1,5 @@
 """Rules over several settings of the control plane; each returns a sentence with the remedy, "" when all is well."""
 
-from caa.config.identity import ALLOW_INSECURE_LOCAL, CLOUD_PROVIDER, KUBERNETES_SERVICE_HOST, POD_UID
 from caa.config.load import Check, Settings
 from caa.config.setting import AnySetting
 from caa.config.tls import only_tls13
@@ -51,20 +50,9 @@ def _suites(settings: Settings) -> str:
     return ""
 
 
-def _insecure_local(settings: Settings) -> str:
-    in_cluster = settings[KUBERNETES_SERVICE_HOST] or settings[POD_UID]
-    if settings[CLOUD_PROVIDER] == "local" and in_cluster and not settings[ALLOW_INSECURE_LOCAL]:
-        return (
-            f"{CLOUD_PROVIDER.label} is local, which runs pods as plain processes of this node, inside a cluster: "
-            f"choose the driver of your cloud, or set {ALLOW_INSECURE_LOCAL.label}=1 for a test"
-        )
-    return ""
-
-
 NODE_CHECKS: tuple[Check, ...] = (
     Check((*_FILES, TLS_SKIP_VERIFY), _certificate_files),
     Check((CACERT_FILE, TLS_SKIP_VERIFY), _skip_verify),
     Check((*_FILES, TLS_SKIP_VERIFY, TLS_MIN_VERSION, TLS_CIPHER_SUITES, DISABLE_TLS), _disable_tls),
     Check((TLS_MIN_VERSION, TLS_CIPHER_SUITES), _suites),
-    Check((CLOUD_PROVIDER, KUBERNETES_SERVICE_HOST, POD_UID, ALLOW_INSECURE_LOCAL), _insecure_local),
 )

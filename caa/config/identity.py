@@ -1,6 +1,6 @@
 """Rows that say who this node is: provider, cluster, node, pod."""
 
-from caa.config.kinds import BOOL, STRING, matching
+from caa.config.kinds import STRING, matching
 from caa.config.setting import AnySetting, Setting
 
 CLOUD_PROVIDER: Setting[str] = Setting(
@@ -10,13 +10,6 @@ CLOUD_PROVIDER: Setting[str] = Setting(
     kind=matching(r"[a-z][a-z0-9_-]{0,62}", "a driver's name such as aws, azure, gcp, libvirt or local"),
     default="local",
     help="The driver that makes pod VMs. `local` runs them as processes of this machine, without isolation.",
-)
-ALLOW_INSECURE_LOCAL: Setting[bool] = Setting(
-    name="allow_insecure_local",
-    env="CAA_ALLOW_INSECURE_LOCAL",
-    kind=BOOL,
-    default=False,
-    help="Allow the driver `local`, which isolates nothing, in a Kubernetes cluster. For tests only.",
 )
 CLUSTER_ID: Setting[str] = Setting(
     name="cluster_id",
@@ -54,21 +47,12 @@ RUNTIMECLASS_NAME: Setting[str] = Setting(
     default="kata-remote",
     help="RuntimeClass of peer pods.",
 )
-KUBERNETES_SERVICE_HOST: Setting[str] = Setting(
-    name="kubernetes_service_host",
-    env="KUBERNETES_SERVICE_HOST",
-    kind=STRING,
-    default="",
-    help="Set by Kubernetes in every pod, not by operators; tells that this runs in a cluster.",
-)
 
 IDENTITY_ROWS: tuple[AnySetting, ...] = (
     CLOUD_PROVIDER,
-    ALLOW_INSECURE_LOCAL,
     CLUSTER_ID,
     NODE_NAME,
     POD_UID,
     POD_NAMESPACE,
     RUNTIMECLASS_NAME,
-    KUBERNETES_SERVICE_HOST,
 )

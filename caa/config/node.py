@@ -1,7 +1,7 @@
 """Rows of the control plane, `caa node`; `checks` holds the rules among them, the chosen driver adds its own rows."""
 
 from caa.config.identity import IDENTITY_ROWS
-from caa.config.kinds import BOOL, NETWORKS, STRING, IPNetwork, choice, duration, integer, matching
+from caa.config.kinds import BOOL, NETWORKS, STRING, IPNetwork, choice, integer, matching
 from caa.config.relay import RELAY_ROWS
 from caa.config.setting import AnySetting, Setting
 from caa.config.tls_rows import TLS_ROWS
@@ -109,14 +109,6 @@ PROBE_PORT: Setting[int] = Setting(
     default=8000,
     help="TCP port on 127.0.0.1 of the health endpoints; 0 serves none.",
 )
-START_TIMEOUT: Setting[float] = Setting(
-    name="start_timeout",
-    env="CAA_START_TIMEOUT",
-    flag="start-timeout",
-    kind=duration(1.0),
-    default=600.0,
-    help="Bound of one pod VM's start when the shim sends no shorter deadline.",
-)
 LOG_LEVEL: Setting[str] = Setting(
     name="log_level",
     env="LOG_LEVEL",
@@ -146,7 +138,6 @@ NODE_ROWS: tuple[AnySetting, ...] = (
     *IDENTITY_ROWS,
     *RELAY_ROWS,
     FORWARDER_PORT,
-    START_TIMEOUT,
     *TLS_ROWS,
     *NETWORK_ROWS,
     INITDATA,
