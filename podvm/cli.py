@@ -1,0 +1,102 @@
+"""The guest's command line: the reference's programs and flags, as `python -m podvm <program>`.
+
+process-user-data [provision-files] [-unmeasured-attestation]
+                    files from user data and initdata; the switch takes aa.toml and cdh.toml from user data too
+agent-protocol-forwarder [flags]
+                    the pod's network, then the lean forwarder in this process's place
+boot [flags of both] -- <agent command>
+                    both and the agent, where there is no systemd
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from caa.datapath.flags import FlagError, Flags
+from caa.errors import CaaError
+from podvm import boot, prepare, provision
+from podvm.clouds import SOURCES
+from podvm.progress import log_to_console, say
+
+Defaults = Mapping[str, str | bool | int | float]
+
+_OWN = prepare.Options()
+_USER_DATA: Defaults = MappingProxyType({"unmeasured-attestation": False})
+_FORWARDER: Defaults = MappingProxyType(
+    {
+        "kata-agent-socket": _OWN.agent_socket,
+        "pod-namespace": _OWN.pod_namespace,
+        "listen": _OWN.listen,
+        "config": _OWN.config,
+        "disable-tls": False,
+        "ca-cert-file": "",
+        "cert-file": "",
+        "cert-key": "",
+        "tls-min-version": "",
+        "tls-cipher-suites": "",
+    }
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one program; its exit status: 2 after a wrong command line."""
+    program, rest = (argv[0] if argv else "-h"), list(argv[1:])
+    try:
+        if program == "process-user-data":
+            return _process_user_data(rest)
+        if program == "agent-protocol-forwarder":
+            return _run_forwarder(forwarder_options(Flags(_FORWARDER, rest)))
+        if program == "boot":
+            return boot.boot(boot_options(rest), SOURCES)
+    except FlagError as error:
+        say(f"{program}: {error}")
+        return 2
+    sys.stdout.write(__doc__ or "")
+    return 0 if program in ("-h", "--help", "help") else 2
+
+
+def boot_options(argv: Sequence[str]) -> boot.Options:
+    """The options of `boot`; everything behind `--` is the agent's command line. Raises `FlagError`."""
+    split = list(argv).index("--") if "--" in argv else len(argv)
+    agent = tuple(argv[split + 1 :])
+    if not agent:
+        raise FlagError("the agent's command is missing: boot [flags] -- <agent command>")
+    flags = Flags({**_USER_DATA, **_FORWARDER}, argv[:split])
+    return boot.Options(agent=agent, forwarder=forwarder_options(flags), rules=_rules(flags))
+
+
+def forwarder_options(flags: Flags) -> prepare.Options:
+    """The forwarder's flags as options."""
+    return prepare.Options(
+        agent_socket=flags.text("kata-agent-socket"),
+        pod_namespace=flags.text("pod-namespace"),
+        listen=flags.text("listen"),
+        config=flags.text("config"),
+        disable_tls=flags.given("disable-tls"),
+        ca_file=flags.text("ca-cert-file"),
+        cert_file=flags.text("cert-file"),
+        key_file=flags.text("cert-key"),
+        min_version=flags.text("tls-min-version"),
+        cipher_suites=tuple(word.strip() for word in flags.text("tls-cipher-suites").split(",") if word.strip()),
+    )
+
+
+def _process_user_data(argv: list[str]) -> int:
+    log_to_console()
+    flags = Flags(_USER_DATA, argv[1:] if argv[:1] == ["provision-files"] else argv)
+    return provision.run(SOURCES, _rules(flags))
+
+
+def _rules(flags: Flags) -> provision.Rules:
+    return provision.Rules(unmeasured_attestation=flags.given("unmeasured-attestation"))
+
+
+def _run_forwarder(options: prepare.Options) -> int:
+    log_to_console()
+    try:
+        command = [*prepare.prepare(options), f"-notify-socket={os.environ.get('NOTIFY_SOCKET', '')}"]
+        return os.execv(command[0], command)  # noqa: S606  # the lean stage takes this process over
+    except (CaaError, OSError) as error:
+        say(f"agent-protocol-forwarder cannot start: {error}")
+        return 1
