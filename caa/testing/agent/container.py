@@ -60,7 +60,7 @@ class Container:
             process.streams.close()
         return status
 
-    def signal(self, exec_id: str, number: int, hierarchies: Hierarchies) -> None:
+    def signal(self, exec_id: str, number: int, *, hierarchies: Hierarchies) -> None:
         """Signal one process; without an exec id all of the container, gone or not."""
         if exec_id != INIT:
             self.process(exec_id).signal(number)
@@ -99,7 +99,7 @@ class Container:
             return
         if self.paused:
             await self.runc.resume(self.name)
-        self.signal(INIT, signal.SIGKILL, hierarchies)
+        self.signal(INIT, signal.SIGKILL, hierarchies=hierarchies)
         await init.wait()
 
     def _key(self, exec_id: str) -> str:

@@ -12,7 +12,7 @@ from caa.wire.proto import agent
 def copy(request: agent.CopyFileRequest, base: Path) -> None:
     """Do one CopyFile below `base`. A file comes in chunks and appears under its name with the last one."""
     path = _below(base, request.path)
-    _make_parents(path.parent, base, request.dir_mode & 0o7777)
+    _make_parents(path.parent, base, mode=request.dir_mode & 0o7777)
     kind = stat.S_IFMT(request.file_mode)
     if kind == stat.S_IFDIR:
         path.mkdir(exist_ok=True)
@@ -32,11 +32,11 @@ def _below(base: Path, text: str) -> Path:
     return path
 
 
-def _make_parents(folder: Path, base: Path, mode: int) -> None:
+def _make_parents(folder: Path, base: Path, *, mode: int) -> None:
     if folder == base or folder.is_dir():
         base.mkdir(parents=True, exist_ok=True)
         return
-    _make_parents(folder.parent, base, mode)
+    _make_parents(folder.parent, base, mode=mode)
     folder.mkdir(mode=mode or 0o750, exist_ok=True)
 
 

@@ -4,6 +4,7 @@ import struct
 import subprocess
 from pathlib import Path
 from shutil import copyfile
+from types import MappingProxyType
 
 from caa.errors import InvalidInput
 from caa.testing.agent.answers import error
@@ -11,13 +12,15 @@ from caa.testing.agent.answers import error
 BUSYBOX = Path("/bin/busybox")
 BUILT_IN = ("busybox", "pause")
 _FOLDERS = "bin dev etc proc sys tmp root run var/log var/www usr/bin usr/sbin sbin mnt"
-_FILES = {
-    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-    "etc/group": "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n",
-    "etc/hostname": "",
-    "etc/hosts": "",
-    "etc/resolv.conf": "",
-}
+_FILES = MappingProxyType(
+    {
+        "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+        "etc/group": "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n",
+        "etc/hostname": "",
+        "etc/hosts": "",
+        "etc/resolv.conf": "",
+    }
+)
 
 
 class Images:

@@ -4,6 +4,7 @@ import ctypes
 import os
 import resource
 from pathlib import Path
+from types import MappingProxyType
 
 from caa.testing.agent.spec import Allowance
 
@@ -16,7 +17,9 @@ MS_BIND = 4096
 MS_REC = 16384
 MNT_DETACH = 2
 
-_FLAGS = {"ro": MS_RDONLY, "nosuid": MS_NOSUID, "nodev": MS_NODEV, "noexec": MS_NOEXEC, "bind": MS_BIND}
+_FLAGS = MappingProxyType(
+    {"ro": MS_RDONLY, "nosuid": MS_NOSUID, "nodev": MS_NODEV, "noexec": MS_NOEXEC, "bind": MS_BIND}
+)
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_DUMPABLE = 4
 
@@ -31,13 +34,13 @@ _CAPABILITIES = """
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def mount(source: str, target: str, kind: str, options: list[str]) -> None:
-    """Mount; flags among `options` become flags, the rest the file system's own options. Raises `OSError`."""
+def mount(kind: str, target: str, *, options: list[str]) -> None:
+    """Mount a file system that has no device. Words of `options` that are flags become flags. Raises `OSError`."""
     flags = 0
     for option in options:
         flags |= _FLAGS.get(option, 0)
     data = ",".join(option for option in options if option not in _FLAGS)
-    arguments = (source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode() or None)
+    arguments = (kind.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode() or None)
     _check(_libc.mount(*arguments), target)
 
 

@@ -73,7 +73,7 @@ class Runc:
             pid_file = Path(call) / "pid"
             command = [*command, "--pid-file", str(pid_file)]
             if terminal:
-                streams = await self._with_terminal(command, container, Path(call) / "tty")
+                streams = await self._with_terminal(command, container, path=Path(call) / "tty")
             else:
                 streams = await self._with_pipes(command, container)
             return Started(int(pid_file.read_text()), streams)
@@ -89,7 +89,7 @@ class Runc:
             pipes.close_child_ends()
         return pipes.streams()
 
-    async def _with_terminal(self, command: Sequence[str], container: str, path: Path) -> Streams:
+    async def _with_terminal(self, command: Sequence[str], container: str, *, path: Path) -> Streams:
         with ConsoleSocket(path) as console:
             await self._run([*command, "--console-socket", str(path), container])
             return console.streams()

@@ -21,7 +21,7 @@ from caa.wire.proto import agent
 INVALID = "EINVAL: Invalid argument"
 CONTAINER_TYPE = "io.katacontainers.pkg.oci.container_type"
 IMAGE_NAME = "io.kubernetes.cri.image-name"
-PAUSE = ["/bin/sleep", "2147483647"]
+PAUSE = ("/bin/sleep", "2147483647")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -118,7 +118,7 @@ class Sandbox:
         for wanted in request.storages:
             container.mounts.add(wanted)
         is_pause = request.OCI.Annotations.get(CONTAINER_TYPE) == "pod_sandbox"
-        rootfs = self._root(container, request, bundle)
+        rootfs = self._root(container, request, bundle=bundle)
         config = spec.config(
             self._own_spec(request.OCI, is_pause=is_pause),
             placement=Placement(rootfs=str(rootfs), cgroup=container.cgroup, namespaces=self._namespaces(request)),
@@ -130,11 +130,11 @@ class Sandbox:
         if is_pause:
             self._pause = container
 
-    def _root(self, container: Container, request: agent.CreateContainerRequest, bundle: Path) -> Path:
+    def _root(self, container: Container, request: agent.CreateContainerRequest, *, bundle: Path) -> Path:
         pulled = storage.image_of(request)
         image = self.images.find(pulled or request.OCI.Annotations.get(IMAGE_NAME, "") or "busybox")
         point = self.base / container.name / "rootfs"
-        container.mounts.root(image, point, bundle)
+        container.mounts.root(image, point, scratch=bundle)
         return point
 
     def _own_spec(self, asked: agent.Spec, *, is_pause: bool) -> agent.Spec:

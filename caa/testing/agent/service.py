@@ -165,7 +165,7 @@ class Service:
 
     async def _signal_process(self, request: agent.SignalProcessRequest) -> google_empty.Empty:
         container = self._sandbox.container(request.container_id)
-        container.signal(request.exec_id, request.signal, self._sandbox.hierarchies)
+        container.signal(request.exec_id, request.signal, hierarchies=self._sandbox.hierarchies)
         return google_empty.Empty()
 
     async def _wait_process(self, request: agent.WaitProcessRequest) -> agent.WaitProcessResponse:

@@ -6,6 +6,7 @@ Hooks are dropped (the shims clear them) and so are the SELinux and AppArmor lab
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from caa.testing.agent import resources
@@ -14,7 +15,7 @@ from caa.wire.proto import agent
 OCI_VERSION = "1.0.2"
 
 # Kata names namespaces as containerd does (`mount`) or as the kernel does (`mnt`), depending on the shim.
-NAMESPACES = {"mnt": "mount", "net": "network"}
+NAMESPACES = MappingProxyType({"mnt": "mount", "net": "network"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

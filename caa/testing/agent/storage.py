@@ -32,22 +32,22 @@ class Mounts:
             raise error(13, f"Failed to find the storage handler {storage.driver}")
         point.mkdir(parents=True, exist_ok=True)
         if storage.driver == "ephemeral":
-            self._mount("tmpfs", point, "tmpfs", list(storage.options))
+            self._mount("tmpfs", point, options=list(storage.options))
 
-    def root(self, image: Path, point: Path, scratch: Path) -> None:
+    def root(self, image: Path, point: Path, *, scratch: Path) -> None:
         """A writable root file system at `point` over the files of `image`, its changes in `scratch`."""
         upper, work = scratch / "upper", scratch / "work"
         for folder in (upper, work, point):
             folder.mkdir(parents=True, exist_ok=True)
-        self._mount("overlay", point, "overlay", [f"lowerdir={image}", f"upperdir={upper}", f"workdir={work}"])
+        self._mount("overlay", point, options=[f"lowerdir={image}", f"upperdir={upper}", f"workdir={work}"])
 
     def clear(self) -> None:
         while self._points:
             kernel.unmount(str(self._points.pop()))
 
-    def _mount(self, source: str, point: Path, kind: str, options: list[str]) -> None:
+    def _mount(self, kind: str, point: Path, *, options: list[str]) -> None:
         try:
-            kernel.mount(source, str(point), kind, options)
+            kernel.mount(kind, str(point), options=options)
         except OSError as problem:
             raise error(13, f"cannot mount {kind} at {point}: {problem.strerror}") from problem
         self._points.append(point)
