@@ -118,21 +118,21 @@ class Connection:
     def _receive(self, stream: int, act: Input) -> bool:
         """Move the stream by what the peer sent; True when it was waiting before."""
         before = self._state(stream)
-        if not self._move(stream, before, act):
+        if not self._moved(stream, act):
             raise _Violation(f"{act.name.lower().replace('_', ' ')} on stream {stream}, which is {before.name.lower()}")
         return before is Stream.WAITING
 
     def _act(self, stream: int, act: Input) -> None:
         before = self._state(stream)
-        if self.closed or not self._move(stream, before, act):
+        if self.closed or not self._moved(stream, act):
             where = "a closed connection" if self.closed else f"stream {stream}, which is {before.name}"
             raise IllegalAct(f"{act.name} on {where}")
 
     def _state(self, stream: int) -> Stream:
         return Stream.WAITING if stream in self._waiting else Stream.IDLE
 
-    def _move(self, stream: int, before: Stream, act: Input) -> bool:
-        after = TRANSITIONS.get((self.role, before, act))
+    def _moved(self, stream: int, act: Input) -> bool:
+        after = TRANSITIONS.get((self.role, self._state(stream), act))
         if after is Stream.WAITING:
             self._waiting.add(stream)
         elif after is Stream.IDLE:
@@ -163,7 +163,7 @@ class ServerConnection(Connection):
         if len(body) > frames.MAX_BODY:
             text = f"the answer takes {len(body)} bytes, a ttrpc frame holds {frames.MAX_BODY}"
             body = Response(status=Status(code=Code.RESOURCE_EXHAUSTED, message=text)).SerializeToString()
-        self._outgoing.append(frames.encode(stream, FrameType.RESPONSE, body))
+        self._outgoing.append(frames.encode(stream, FrameType.RESPONSE, body=body))
 
     def _received(self, frame: Frame | Oversized) -> Event:
         if frame.type is FrameType.RESPONSE:
@@ -204,7 +204,7 @@ class ClientConnection(Connection):
         stream = self._next
         self._act(stream, Input.SEND_REQUEST)
         self._next += 2
-        self._outgoing.append(frames.encode(stream, FrameType.REQUEST, body))
+        self._outgoing.append(frames.encode(stream, FrameType.REQUEST, body=body))
         return stream
 
     def abandon(self, stream: int) -> None:

@@ -50,7 +50,7 @@ class Oversized:
     length: int
 
 
-def encode(stream: int, kind: FrameType, body: bytes, flags: int = 0) -> bytes:
+def encode(stream: int, kind: FrameType, *, body: bytes, flags: int = 0) -> bytes:
     """One frame as bytes; `ValueError` when the body is above `MAX_BODY`."""
     if len(body) > MAX_BODY:
         raise ValueError(f"a ttrpc frame holds {MAX_BODY} bytes, not {len(body)}")
@@ -97,7 +97,7 @@ class FrameReader:
             return None
         length, stream, kind, flags = HEADER.unpack(self._kept)
         self._kept = bytearray()
-        self._header = _checked(length, stream, kind, flags)
+        self._header = (stream, _type(kind), flags, _size(length))
         self._skip = length if length > MAX_BODY else 0
         return rest
 
@@ -128,10 +128,14 @@ class FrameReader:
         return view[missing:] if len(self._kept) == size else None
 
 
-def _checked(length: int, stream: int, kind: int, flags: int) -> tuple[int, FrameType, int, int]:
+def _size(length: int) -> int:
     if length > _MAX_LENGTH:
         raise MalformedFrame(f"a frame of negative size ({length - (1 << 32)})")
+    return length
+
+
+def _type(kind: int) -> FrameType:
     try:
-        return stream, FrameType(kind), flags, length
+        return FrameType(kind)
     except ValueError:
         raise MalformedFrame(f"a frame of the unknown type {kind}") from None

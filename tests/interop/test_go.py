@@ -30,10 +30,11 @@ async def played(programs: Path, socket: Path, case: str) -> str:
         str(programs / "client"),
         *("-socket", str(socket), "-case", case),
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE,
     )
-    said, _ = await client.communicate()
-    return said.decode()
+    said, complaint = await client.communicate()
+    # A client that lives logs the late answer to a call it gave up; that is no complaint.
+    return (complaint if client.returncode else said).decode()
 
 
 @pytest.mark.timeout(900)  # the first one builds
@@ -147,7 +148,7 @@ async def test_a_request_go_would_discard_is_not_sent(client: Client) -> None:
 async def test_we_die_in_mid_frame(client: Client, folder: Path) -> None:
     request = ttrpc.Request(service=AGENT, method="WriteStdin", payload=bytes(100_000)).SerializeToString()
     _, writer = await asyncio.open_unix_connection(str(folder / "go"))
-    writer.write(frames.encode(1, frames.FrameType.REQUEST, request)[:50_000])
+    writer.write(frames.encode(1, frames.FrameType.REQUEST, body=request)[:50_000])
     await writer.drain()
     writer.transport.abort()
     assert await write_and_read(client, text_of(5000))

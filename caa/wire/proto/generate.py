@@ -10,20 +10,25 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import MappingProxyType
 
 PACKAGE = Path(__file__).parent
 SOURCES = PACKAGE / "src"
 # A stub module that also shows the names of others, as its runtime module does.
-REEXPORTS = {
-    "agent": ("network_types", "csi", "oci"),
-    "ttrpc": ("google_any", "google_empty", "google_status"),
-}
+REEXPORTS = MappingProxyType(
+    {
+        "agent": ("network_types", "csi", "oci"),
+        "ttrpc": ("google_any", "google_empty", "google_status"),
+    }
+)
 # Module names that would hide something of the standard library or of google's own package.
-RENAMED = {
-    "google/protobuf/any": "google_any",
-    "google/protobuf/empty": "google_empty",
-    "google/rpc/status": "google_status",
-}
+RENAMED = MappingProxyType(
+    {
+        "google/protobuf/any": "google_any",
+        "google/protobuf/empty": "google_empty",
+        "google/rpc/status": "google_status",
+    }
+)
 
 
 def generate(target: Path) -> None:

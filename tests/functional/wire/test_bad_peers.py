@@ -42,7 +42,7 @@ class Raw:
 
 def request(stream: int, method: str, payload: bytes = b"", **fields: Any) -> bytes:
     body = Request(service=HYPERVISOR, method=method, payload=payload, **fields).SerializeToString()
-    return frames.encode(stream, FrameType.REQUEST, body)
+    return frames.encode(stream, FrameType.REQUEST, body=body)
 
 
 def version(stream: int, text: str) -> bytes:
@@ -84,7 +84,7 @@ async def test_five_mib_then_life_goes_on(raw: Raw) -> None:
     ("bad", "code"),
     [
         (version(2, "even"), Code.INVALID_ARGUMENT),
-        (frames.encode(1, FrameType.REQUEST, b"\xff\xff\xff\xff"), Code.INVALID_ARGUMENT),
+        (frames.encode(1, FrameType.REQUEST, body=b"\xff\xff\xff\xff"), Code.INVALID_ARGUMENT),
         (request(1, "Version", b"\xff\xff\xff\xff"), Code.INVALID_ARGUMENT),
         (request(1, "Nothing"), Code.UNIMPLEMENTED),
         (request(1, "Version", timeout_nano=-1), Code.DEADLINE_EXCEEDED),
@@ -106,7 +106,7 @@ async def test_bad_requests_are_answered_and_the_connection_lives(raw: Raw, bad:
         frames.HEADER.pack(2**31, 1, FrameType.REQUEST, 0),
         frames.HEADER.pack(0, 1, 9, 0),
         b"GET / HTTP/1.1\r\n\r\n",
-        frames.encode(1, FrameType.RESPONSE, b""),
+        frames.encode(1, FrameType.RESPONSE, body=b""),
     ],
 )
 async def test_a_malformed_frame_ends_this_connection_only(raw: Raw, bad: bytes, client: Client) -> None:

@@ -22,11 +22,15 @@ LIMIT = frames.MAX_BODY
 
 def request_frame(stream: int = 1, flags: int = 0, **fields: object) -> bytes:
     body = Request(**{"service": "s", "method": "m", **fields}).SerializeToString()  # type: ignore[arg-type]
-    return frames.encode(stream, FrameType.REQUEST, body, flags)
+    return frames.encode(stream, FrameType.REQUEST, body=body, flags=flags)
 
 
-def response_frame(stream: int, response: Response | None = None, flags: int = 0) -> bytes:
-    return frames.encode(stream, FrameType.RESPONSE, (response or Response()).SerializeToString(), flags)
+def response_frame(stream: int, response: Response | None = None) -> bytes:
+    return frames.encode(stream, FrameType.RESPONSE, body=(response or Response()).SerializeToString())
+
+
+DATA_FRAME = frames.encode(1, FrameType.DATA, body=b"x", flags=frames.NO_DATA)
+CLOSING = frames.NO_DATA | frames.REMOTE_CLOSED
 
 
 def answers(machine: Connection) -> list[tuple[int, Response]]:
@@ -60,10 +64,7 @@ INPUTS: dict[tuple[Role, Input], Callable[..., object]] = {
     (Role.SERVER, Input.SEND_RESPONSE): lambda machine: machine.respond(1, b""),
     **{(role, Input.RECEIVE_REQUEST): lambda machine: machine.receive(request_frame(1)) for role in Role},
     **{(role, Input.RECEIVE_RESPONSE): lambda machine: machine.receive(response_frame(1)) for role in Role},
-    **{
-        (role, Input.RECEIVE_DATA): lambda machine: machine.receive(frames.encode(1, FrameType.DATA, b"x", 4))
-        for role in Role
-    },
+    **{(role, Input.RECEIVE_DATA): lambda machine: machine.receive(DATA_FRAME) for role in Role},
 }
 
 
@@ -134,8 +135,8 @@ def test_an_answer_above_the_limit() -> None:
     [
         (request_frame(2), 2, Code.INVALID_ARGUMENT),
         (request_frame(0), 0, Code.INVALID_ARGUMENT),
-        (frames.encode(3, FrameType.REQUEST, b"\xff\xff\xff"), 3, Code.INVALID_ARGUMENT),
-        (frames.encode(3, FrameType.REQUEST, b"\x0a\x02\xff\xfe"), 3, Code.INVALID_ARGUMENT),  # not UTF-8
+        (frames.encode(3, FrameType.REQUEST, body=b"\xff\xff\xff"), 3, Code.INVALID_ARGUMENT),
+        (frames.encode(3, FrameType.REQUEST, body=b"\x0a\x02\xff\xfe"), 3, Code.INVALID_ARGUMENT),  # not UTF-8
         (frames.HEADER.pack(LIMIT + 1, 3, FrameType.REQUEST, 0) + bytes(LIMIT + 1), 3, Code.RESOURCE_EXHAUSTED),
         (request_frame(3, frames.REMOTE_OPEN), 3, Code.UNIMPLEMENTED),
     ],
@@ -153,9 +154,9 @@ def test_refused_on_its_own_stream_and_the_connection_lives(raw: bytes, stream: 
 
 def test_no_data_flag() -> None:
     machine = ServerConnection()
-    [event] = machine.receive(frames.encode(1, FrameType.REQUEST, b"", frames.NO_DATA | frames.REMOTE_CLOSED))
+    [event] = machine.receive(frames.encode(1, FrameType.REQUEST, body=b"", flags=CLOSING))
     assert event == RequestReceived(1, "", "", b"", 0, {})
-    closing = frames.encode(1, FrameType.DATA, b"", frames.NO_DATA | frames.REMOTE_CLOSED)
+    closing = frames.encode(1, FrameType.DATA, body=b"", flags=CLOSING)
     assert machine.receive(closing) == [FrameDropped(1)]
     assert machine.waiting == {1}
 
@@ -205,7 +206,7 @@ def test_a_go_server_leaves_the_status_out() -> None:
 @pytest.mark.parametrize(
     ("raw", "code"),
     [
-        (frames.encode(1, FrameType.RESPONSE, b"\xff"), Code.INTERNAL),
+        (frames.encode(1, FrameType.RESPONSE, body=b"\xff"), Code.INTERNAL),
         (frames.HEADER.pack(LIMIT + 1, 1, FrameType.RESPONSE, 0) + bytes(LIMIT + 1), Code.RESOURCE_EXHAUSTED),
         (response_frame(1, Response(status=Status(code=5, message="gone"))), Code.NOT_FOUND),
     ],
@@ -264,7 +265,7 @@ def test_a_client_plugged_into_a_server(
 PIECE = st.one_of(
     st.binary(max_size=40),
     st.builds(
-        lambda kind, body, flags: frames.encode(1, kind, body, flags),
+        lambda kind, body, flags: frames.encode(1, kind, body=body, flags=flags),
         st.sampled_from(FrameType),
         st.binary(),
         st.integers(0, 7),

@@ -20,7 +20,7 @@ FRAME = st.builds(
 
 
 def encoded(frame: Frame) -> bytes:
-    return frames.encode(frame.stream, frame.type, frame.body, frame.flags)
+    return frames.encode(frame.stream, frame.type, body=frame.body, flags=frame.flags)
 
 
 def fed(reader: FrameReader, raw: bytes, cuts: list[int]) -> list[Frame | Oversized]:
@@ -42,7 +42,7 @@ def test_one_byte_at_a_time() -> None:
 
 
 def test_the_header_is_big_endian() -> None:
-    assert frames.encode(0x01020304, FrameType.REQUEST, b"x", 4) == b"\0\0\0\1\1\2\3\4\1\4x"
+    assert frames.encode(0x01020304, FrameType.REQUEST, body=b"x", flags=4) == b"\0\0\0\1\1\2\3\4\1\4x"
 
 
 def test_the_buffer_may_be_reused_after_feeding() -> None:
@@ -70,7 +70,7 @@ def test_a_body_at_the_limit_passes() -> None:
     frame = Frame(1, FrameType.REQUEST, 0, bytes(frames.MAX_BODY))
     assert list(FrameReader().feed(encoded(frame))) == [frame]
     with pytest.raises(ValueError, match="4194305"):
-        frames.encode(1, FrameType.REQUEST, bytes(frames.MAX_BODY + 1))
+        frames.encode(1, FrameType.REQUEST, body=bytes(frames.MAX_BODY + 1))
 
 
 def test_nothing_is_allocated_for_a_length_alone() -> None:
