@@ -1,0 +1,148 @@
+"""`run` as a process, in a network namespace of its own: it starts, answers, ends on SIGTERM, and keeps its records."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from caa.wire.client import Client, connect
+from caa.wire.proto import hypervisor
+from caa.wire.status import RpcError
+
+pytestmark = pytest.mark.root
+
+PROGRAM = """
+import asyncio, os
+from caa.config.checks import NODE_CHECKS
+from caa.config.load import load
+from caa.config.node import NODE_ROWS
+from caa.node.daemon import run
+from caa.provider.registry import driver
+asyncio.run(run(load([*NODE_ROWS, *driver("local").settings], os.environ, {}, checks=NODE_CHECKS)))
+"""
+ASK = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8123/{}', timeout=5).status)"
+HYPERVISOR = "hypervisor.Hypervisor"
+
+
+@dataclass
+class Daemon:
+    """Processes of one state directory, each in a network and mount namespace of its own."""
+
+    folder: Path
+    processes: list[Process] = field(default_factory=list)
+
+    async def spawn(self, **settings: str) -> Process:
+        environ = {
+            "PATH": os.environ["PATH"],
+            "PODS_DIR": f"{self.folder}/pods",
+            "CAA_RUN_DIR": str(self.folder),
+            "CAA_STATE_DIR": f"{self.folder}/state",
+            "LOCAL_STATE_DIR": f"{self.folder}/vms",
+            "LOG_FORMAT": "json",
+            "PROBE_PORT": "8123",
+            "NODE_NAME": "n",
+        } | settings
+        inside = f"ip link set lo up && exec {sys.executable} -c '{PROGRAM}'"
+        process = await asyncio.create_subprocess_exec(
+            "unshare", "-n", "-m", "sh", "-c", inside, env=environ, stderr=PIPE
+        )
+        self.processes.append(process)
+        return process
+
+    async def client(self) -> Client:
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    return await connect(f"{self.folder}/node.sock")
+                except Exception:
+                    await asyncio.sleep(0.05)
+
+    async def asked(self, process: Process, path: str) -> str:
+        """The status of a health endpoint, asked inside the daemon's namespace."""
+        ask = await asyncio.create_subprocess_exec(
+            "nsenter", "-t", str(process.pid), "-n", sys.executable, "-c", ASK.format(path), stdout=PIPE
+        )
+        out, _ = await asyncio.wait_for(ask.communicate(), 20)
+        return out.decode().strip()
+
+    async def end(self, process: Process) -> tuple[int, list[dict[str, object]]]:
+        process.send_signal(signal.SIGTERM)
+        _, err = await asyncio.wait_for(process.communicate(), 15)
+        assert process.returncode is not None
+        return process.returncode, [json.loads(line) for line in err.decode().splitlines() if line.startswith("{")]
+
+
+@pytest.fixture
+async def daemon(folder: Path) -> AsyncIterator[Daemon]:
+    for tool in ("unshare", "nsenter", "ip"):
+        assert shutil.which(tool), f"{tool} is missing"
+    made = Daemon(folder)
+    yield made
+    for process in made.processes:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def version(client: Client) -> str:
+    answer = await client.call(HYPERVISOR, "Version", hypervisor.VersionRequest(), timeout=10)
+    return str(answer.version)
+
+
+async def test_it_serves_and_ends(daemon: Daemon) -> None:
+    process = await daemon.spawn()
+    client = await daemon.client()
+    assert await version(client) == "0.0.0"
+    request = hypervisor.CreateVMRequest(id="one", networkNamespacePath="/run/netns/none-of-ours")
+    with pytest.raises(RpcError, match="none-of-ours"):
+        await client.call(HYPERVISOR, "CreateVM", request, timeout=10)
+    assert await daemon.asked(process, "startup") == "200"
+    assert await daemon.asked(process, "healthz") == "200"
+    await client.close()
+    code, lines = await daemon.end(process)
+    assert code == 0
+    assert {"caa node serves", "caa node ends"} <= {str(line["event"]) for line in lines}
+    assert not [line for line in lines if line["level"] == "error"]
+    left = await asyncio.to_thread(lambda: sorted(path.name for path in daemon.folder.iterdir()))
+    assert "node.sock" not in left
+    assert "state" in left
+
+
+async def test_it_starts_again_on_its_state(daemon: Daemon) -> None:
+    for _ in range(2):
+        process = await daemon.spawn()
+        client = await daemon.client()
+        assert await version(client) == "0.0.0"
+        await client.close()
+        assert (await daemon.end(process))[0] == 0
+
+
+async def test_a_second_one_on_the_same_state_is_refused(daemon: Daemon) -> None:
+    first = await daemon.spawn()
+    client = await daemon.client()
+    second = await daemon.spawn()
+    _, err = await asyncio.wait_for(second.communicate(), 20)
+    assert second.returncode != 0
+    assert b"another caa node" in err
+    assert await version(client) == "0.0.0"
+    await client.close()
+    assert (await daemon.end(first))[0] == 0
+
+
+async def test_recorded_stops_are_acted_on_at_the_start(daemon: Daemon) -> None:
+    stops = daemon.folder / "state" / "stops"
+    await asyncio.to_thread(stops.mkdir, parents=True)
+    await asyncio.to_thread((stops / "of-no-sandbox").touch)
+    process = await daemon.spawn()
+    client = await daemon.client()
+    assert await asyncio.to_thread(lambda: list(stops.iterdir())) == []
+    await client.close()
+    assert (await daemon.end(process))[0] == 0

@@ -1,0 +1,100 @@
+"""What the user data is made of, and what is refused before a cloud is asked."""
+
+from dataclasses import replace
+from ipaddress import ip_interface
+from typing import Any
+
+import pytest
+import yaml
+
+from caa.errors import InitdataError, InvalidInput, UserDataTooLarge
+from caa.model.ids import SandboxId
+from caa.model.network import PodNetwork, Tunnel
+from caa.model.sandbox import Phase, PodSpec, Sandbox
+from caa.node.boot_data import GuestSettings, UserData, default_initdata
+from caa.userdata import initdata
+from caa.userdata.budget import Budget
+from caa.wire.certs import ServerIdentity, TlsFiles
+
+TOML = 'algorithm = "sha256"\nversion = "0.1.0"\n[data]\n'
+OTHER = TOML + '"aa.toml" = "x"\n'
+RECORD = Sandbox(
+    id=SandboxId("s"),
+    pod=PodSpec(pod_name="web", pod_namespace="prod", netns="/n"),
+    phase=Phase.STARTING,
+    instance_name="podvm-web-s",
+    token="t",
+    boot_id="b",
+    created_at=0,
+    network=PodNetwork(
+        interface="eth0", hwaddr="0a:00:00:00:00:01", mtu=1500, addresses=(ip_interface("10.0.0.2/24"),)
+    ),
+    tunnel=Tunnel(kind="vxlan", index=0, vni=555000, port=4789, worker=ip_interface("192.0.2.1/24"), mtu=1450),
+)
+
+
+class Certificates:
+    def client_files(self) -> TlsFiles:
+        return TlsFiles("", "", "")
+
+    def renew_in(self) -> float | None:
+        return None
+
+    def server_name(self, instance_name: str) -> str:
+        return instance_name
+
+    def server_identity(self, instance_name: str) -> ServerIdentity:
+        return ServerIdentity(client_ca="CA", cert=f"CERT of {instance_name}", key="KEY")
+
+
+async def files(data: UserData, record: Sandbox = RECORD) -> dict[str, str]:
+    document: dict[str, Any] = yaml.safe_load((await data.render(record)).user_data)
+    return {one["path"].rpartition("/")[2]: one.get("content", "") for one in document["write_files"]}
+
+
+async def test_a_plain_pod() -> None:
+    made = await files(UserData(Certificates(), Budget(), GuestSettings()))
+    assert list(made) == ["apf.json"]
+    assert '"CERT of podvm-web-s"' in made["apf.json"]
+    assert '"pod-name": "web"' in made["apf.json"]
+
+
+async def test_the_pods_initdata_goes_before_the_nodes() -> None:
+    data = UserData(Certificates(), Budget(), GuestSettings(initdata=OTHER, scratch_space=True))
+    assert initdata.decode((await files(data))["initdata"]) == OTHER
+    own = replace(RECORD, pod=replace(RECORD.pod, initdata=TOML))
+    made = await files(data, own)
+    assert initdata.decode(made["initdata"]) == TOML
+    assert "scratch-space.marker" in made
+
+
+async def test_in_clear_there_is_no_certificate() -> None:
+    made = await files(UserData(None, Budget(), GuestSettings()))
+    assert "tls-" not in made["apf.json"]
+
+
+async def test_too_large_is_told_before_the_cloud() -> None:
+    with pytest.raises(UserDataTooLarge, match=r"apf\.json"):
+        await UserData(Certificates(), Budget(limit=100), GuestSettings()).render(RECORD)
+
+
+async def test_a_record_without_its_network() -> None:
+    with pytest.raises(InvalidInput, match="network"):
+        await UserData(None, Budget(), GuestSettings()).render(replace(RECORD, network=None))
+
+
+async def test_initdata_is_checked_at_create() -> None:
+    data = UserData(None, Budget(), GuestSettings())
+    await data.validate(RECORD.pod)
+    await data.validate(replace(RECORD.pod, initdata=TOML))
+    with pytest.raises(InitdataError, match="cc_init_data"):
+        await data.validate(replace(RECORD.pod, initdata="x ="))
+
+
+def test_the_nodes_default() -> None:
+    assert default_initdata("") == ""
+    assert default_initdata(initdata.encode(TOML)) == TOML
+    with pytest.raises(InitdataError, match="INITDATA"):
+        default_initdata("AAAA")
+    with pytest.raises(InitdataError, match="INITDATA"):
+        default_initdata(initdata.encode("x ="))
