@@ -1,0 +1,263 @@
+"""One downstream connection of a mux: requests are stored until whole and go up, answers go down.
+
+A shim that dies in the middle of a request must not leave half a frame on the connection it shares.
+"""
+
+from __future__ import annotations
+
+from caa.datapath.frames import (
+    HEADER,
+    HEADER_SIZE,
+    MAX_PAYLOAD,
+    REQUEST,
+    RESOURCE_EXHAUSTED,
+    Malformed,
+    Refused,
+    check,
+    refusal,
+    too_large,
+)
+from caa.datapath.loop import BROKEN, IN, OUT
+from caa.datapath.pipe import RECORD, Outlet, gather, reader
+from caa.datapath.tls import WANT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from caa.datapath.mux import Mux
+    from caa.datapath.sockets import Sock
+    from caa.datapath.tls import TlsObject
+
+# Answers of our own that a branch may leave unread before its requests are no longer read.
+_OWN_ANSWERS = 256 << 10
+_LATE_ANSWERS = 256
+_head = HEADER.unpack_from
+
+
+class Branch:
+    """The downstream half. Closing it, from either side, leaves the mux and the other branches alone."""
+
+    __slots__ = (
+        "_choked",
+        "_drop",
+        "_mux",
+        "_outlet",
+        "_part",
+        "_read",
+        "_sock",
+        "_tls",
+        "fd",
+        "late",
+    )
+
+    def __init__(self, mux: Mux, sock: Sock, tls: TlsObject | None) -> None:
+        self._mux = mux
+        self._sock = sock
+        self._tls = tls
+        self._read = reader(sock, tls)
+        self._outlet = Outlet(mux.loop, sock, tls)
+        self._part: bytearray | None = None  # a request that is not whole yet
+        self._drop = 0  # bytes still to come of a request that is too large
+        self._choked = False
+        self.late: list[bytes] = []  # answers of our own that wait for the end of a frame
+        self.fd = sock.fileno()
+        mux.loop.add(self.fd, IN if mux.outlet.rest is None else 0, self._ready, self.close)
+
+    def close(self) -> None:
+        """End this connection; again is fine."""
+        if self.fd < 0:
+            return
+        self._mux.loop.close(self._sock, self.fd)
+        self.fd = -1
+        self._part = None
+        self.late.clear()
+        self._mux.detach(self)
+
+    # Answers
+
+    def deliver(self, data: memoryview) -> None:
+        """Pass on a part of the stream of answers."""
+        if self.fd < 0:
+            return
+        try:
+            done = self._outlet.send(data)
+            if self.late and not self._mux.within(self):
+                done = self._outlet.send(b"".join(self.late))
+                self.late.clear()
+                self._relax()
+        except OSError:
+            self.close()
+            return
+        if not done:
+            self._mux.hold(self)
+
+    def refuse(self, stream: int, refused: Refused) -> None:
+        """Answer a call ourselves, between two frames."""
+        if self.fd < 0:
+            return
+        data = refusal(stream, refused)
+        if self._mux.within(self):
+            self.late.append(data)
+        else:
+            self._say(data)
+        if len(self.late) > _LATE_ANSWERS or self._outlet.waiting() > _OWN_ANSWERS:
+            self._choked = True
+            self._mux.loop.want(self.fd, 0, IN)
+
+    def _say(self, data: bytes) -> None:
+        try:
+            if not self._outlet.send(data):
+                self._mux.hold(self)
+        except OSError:
+            self.close()
+
+    def resume(self) -> None:
+        """There is room upstream again."""
+        if not self._choked:
+            self._mux.loop.want(self.fd, IN, 0)
+
+    def _relax(self) -> None:
+        """What we had to say ourselves is on its way."""
+        self._choked = False
+        if self._mux.outlet.rest is None:
+            self.resume()
+
+    # Requests
+
+    def _ready(self, event: int) -> None:
+        if event != IN:
+            self._unusual(event)
+            return
+        mux = self._mux
+        if mux.outlet.rest is not None:
+            return  # paused by another branch within this batch of events
+        buffer = mux.loop.buffer
+        try:
+            got = self._read(buffer)
+        except WANT:
+            return
+        except OSError:
+            self.close()
+            return
+        if got == RECORD and self._tls is not None:
+            got = gather(self._read, buffer, got)
+        elif not got:
+            self.close()
+            return
+        size, stream, kind, _ = _head(buffer)
+        if (
+            got == size + HEADER_SIZE
+            and mux.direct is self
+            and kind == REQUEST
+            and stream & 1
+            and self._part is None
+            and not self._drop
+            and (mux.watch is None or not mux.watch.wants(buffer, 0, size))
+        ):
+            if stream > mux.last:  # noqa: PLR1730  # max() is a call, and this is met by every request
+                mux.last = stream
+            mux.send(buffer[:got], self)
+        else:
+            self._frames(buffer[:got])
+
+    def _unusual(self, event: int) -> None:
+        if event & OUT:
+            self._flush()
+        if self.fd >= 0 and event & (IN | BROKEN) and self._mux.loop.wants(self.fd) & IN:
+            self._ready(IN)
+
+    def _flush(self) -> None:
+        try:
+            if not self._outlet.flush():
+                return
+        except OSError:
+            self.close()
+            return
+        self._mux.release(self)
+        self._relax()
+
+    def _frames(self, data: memoryview) -> None:
+        try:
+            self._walk(data)
+        except Malformed as error:
+            self._mux.loop.count("malformed", f"from the shim's side: {error}")
+            self.close()
+
+    def _walk(self, data: memoryview) -> None:
+        """Send runs of whole frames; those that are changed or refused go apart; keep the rest."""
+        end = len(data)
+        at = 0 if self._part is None else self._fill(self._part, data)
+        skipped = min(self._drop, end - at)
+        self._drop -= skipped
+        start = at = at + skipped
+        while end - at >= HEADER_SIZE and self.fd >= 0:
+            size, stream, kind, _ = _head(data, at)
+            check(size, stream, kind, REQUEST)
+            after = at + HEADER_SIZE + size
+            if after > end and size <= MAX_PAYLOAD:
+                break
+            if not self._plain(data, at, size):
+                self._send(data[start:at])
+                self._apart(data[at:after], size, stream)
+                start = after
+            at = after
+        if at > end:
+            self._drop = at - end
+            return
+        self._send(data[start:at])
+        if at < end and self.fd >= 0:
+            self._part = bytearray(data[at:])
+
+    def _fill(self, part: bytearray, data: memoryview) -> int:
+        """Complete the stored request; returns how much of `data` that took."""
+        taken = min(max(HEADER_SIZE - len(part), 0), len(data))
+        part += data[:taken]
+        if len(part) < HEADER_SIZE:
+            return taken
+        size, stream, kind, _ = _head(part)
+        check(size, stream, kind, REQUEST)
+        if size > MAX_PAYLOAD:
+            self._part = None
+            self._drop = size
+            self._apart(memoryview(part), size, stream)
+            return taken
+        more: int = min(HEADER_SIZE + size - len(part), len(data) - taken)
+        part += data[taken : taken + more]
+        if len(part) == HEADER_SIZE + size:
+            self._part = None
+            self._walk(memoryview(part))
+        return taken + more
+
+    def _plain(self, data: memoryview, at: int, size: int) -> bool:
+        """Whether the request at `at` goes on in one run with its neighbours; it has its upstream id then."""
+        watch = self._mux.watch
+        if size > MAX_PAYLOAD or (watch is not None and watch.wants(data, at, size)):
+            return False
+        return self._admit(data, at)
+
+    def _admit(self, data: memoryview, at: int) -> bool:
+        mux = self._mux
+        if mux.claim(self):
+            mux.last = max(mux.last, _head(data, at)[1])
+            return True
+        return mux.rename(self, data, at)
+
+    def _apart(self, data: memoryview, size: int, stream: int) -> None:
+        """A request that is changed, or answered here."""
+        watch = self._mux.watch
+        try:
+            if size > MAX_PAYLOAD:
+                self._mux.loop.count("too large")
+                raise too_large(size)
+            changed = watch.rewrite(data.tobytes()) if watch is not None and watch.wants(data, 0, size) else None
+            if changed is not None:
+                data = memoryview(changed)
+            if not self._admit(data, 0):
+                raise Refused(RESOURCE_EXHAUSTED, "too many calls of this pod wait for an answer")
+        except Refused as refused:
+            self.refuse(stream, refused)
+        else:
+            self._send(data)
+
+    def _send(self, data: memoryview) -> None:
+        if len(data) and self.fd >= 0:
+            self._mux.send(data, self)

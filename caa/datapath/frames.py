@@ -1,0 +1,203 @@
+"""ttrpc frames: the header, the envelope of a call, which requests must be seen, answers of our own. Pure.
+
+Header, 10 bytes, big endian: uint32 length of the payload, uint32 stream id, uint8 type, uint8 flags (containerd/ttrpc
+PROTOCOL.md). Payload limit 4 MiB, as both ttrpc libraries have it. Type 0x7F on stream 0 is left for our own sessions.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from caa.datapath import edits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    Rewrite = Callable[[bytes], bytes]
+    Buffer = bytes | bytearray | memoryview
+
+HEADER = Struct(">IIBB")
+HEADER_SIZE = 10
+REQUEST = 1
+RESPONSE = 2
+MAX_PAYLOAD = 4 << 20
+TOO_LONG = 1 << 31
+
+CANCELLED = 1
+INVALID_ARGUMENT = 3
+DEADLINE_EXCEEDED = 4
+RESOURCE_EXHAUSTED = 8
+UNIMPLEMENTED = 12
+INTERNAL = 13
+UNAVAILABLE = 14
+UNAUTHENTICATED = 16
+
+AGENT = "grpc.AgentService"
+# What a usual envelope begins with: field 1 (service), then the tag of field 2 (method).
+_AGENT_PREFIX = b"\x0a\x11grpc.AgentService\x12"
+_HEALTH_PREFIX = b"\x0a\x0bgrpc.Health\x12"
+_METHOD_AT = HEADER_SIZE + len(_AGENT_PREFIX)
+
+
+class Malformed(Exception):
+    """The peer does not speak ttrpc, or not its own half of it: its connection ends."""
+
+
+class Refused(Exception):
+    """A call that we answer ourselves: its status code and text."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+class Request:
+    """The envelope of a call. `timeout` is in nanoseconds, 0 means none."""
+
+    __slots__ = ("method", "payload", "service", "timeout")
+
+    def __init__(self, envelope: bytes) -> None:
+        """Raises `edits.EditError`."""
+        self.service = edits.last_bytes(envelope, 1).decode("utf-8", "replace")
+        self.method = edits.last_bytes(envelope, 2).decode("utf-8", "replace")
+        self.payload = edits.last_bytes(envelope, 3)
+        timeout = edits.last_varint(envelope, 4)
+        self.timeout = timeout if timeout < 1 << 63 else 0
+
+
+class Watch:
+    """The requests of `grpc.AgentService` that a hop has to see whole, with what to do about them."""
+
+    __slots__ = ("_keys", "_lengths", "_rewrites")
+
+    def __init__(self, rewrites: Mapping[str, Rewrite]) -> None:
+        names = [name.encode() for name in rewrites]
+        self._rewrites = dict(rewrites)
+        self._keys = frozenset(bytes((len(name),)) + name for name in names)
+        self._lengths = frozenset(map(len, names))
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def wants(self, data: memoryview, at: int, size: int) -> bool:
+        """Whether the frame at `at` with a payload of `size` bytes, all of it there, has to be seen.
+
+        A usual frame is decided by comparing bytes. One whose envelope begins with anything else is seen, so that an
+        unusual order of fields is no way around a rewrite.
+        """
+        if data[at + HEADER_SIZE : at + _METHOD_AT] == _AGENT_PREFIX:
+            if size <= len(_AGENT_PREFIX):
+                return True
+            length = data[at + _METHOD_AT]
+            if length not in self._lengths:
+                return length > 127  # a length of several bytes is legal, nobody sends it
+            return data[at + _METHOD_AT : at + _METHOD_AT + 1 + length].tobytes() in self._keys
+        start = at + HEADER_SIZE
+        return size < len(_HEALTH_PREFIX) or data[start : start + len(_HEALTH_PREFIX)] != _HEALTH_PREFIX
+
+    def rewrite(self, frame: bytes) -> bytearray | None:
+        """The frame that has to go on in place of `frame`, or None when it goes on as it is. Raises `Refused`."""
+        envelope = frame[HEADER_SIZE:]
+        try:
+            request = Request(envelope)
+            change = self._rewrites.get(request.method) if request.service == AGENT else None
+            if change is None:
+                return None
+            payload = change(request.payload)
+        except edits.EditError as error:
+            raise Refused(INVALID_ARGUMENT, f"the request is not a protobuf message: {error}") from error
+        if payload == request.payload:
+            return None
+        envelope = edits.replace(envelope, 3, edits.bytes_field(3, payload) if payload else b"")
+        if len(envelope) > MAX_PAYLOAD:
+            raise too_large(len(envelope))
+        _, stream, kind, flags = HEADER.unpack_from(frame)
+        return bytearray(HEADER.pack(len(envelope), stream, kind, flags) + envelope)
+
+
+def check(size: int, stream: int, kind: int, expected: int) -> None:
+    """Raise `Malformed` unless a header can come from a peer that sends frames of type `expected`."""
+    if kind != expected:
+        raise Malformed(f"a frame of type {kind}, only type {expected} may come from this side")
+    if not stream & 1:
+        raise Malformed(f"stream id {stream} is even, clients use odd ones")
+    if size >= TOO_LONG:
+        raise Malformed(f"a frame of {size} bytes (negative as an int32)")
+
+
+def too_large(size: int) -> Refused:
+    """The refusal of a payload beyond the limit; worded as the ttrpc libraries do."""
+    return Refused(RESOURCE_EXHAUSTED, f"message length {size} exceed maximum message size of {MAX_PAYLOAD}")
+
+
+def frame(stream: int, kind: int, payload: bytes, flags: int = 0) -> bytes:
+    """A whole frame."""
+    return HEADER.pack(len(payload), stream, kind, flags) + payload
+
+
+def answer(stream: int, payload: bytes = b"") -> bytes:
+    """The frame of a successful answer: an explicit empty status, then the message."""
+    body = edits.bytes_field(1, b"") + (edits.bytes_field(2, payload) if payload else b"")
+    return frame(stream, RESPONSE, body)
+
+
+def refusal(stream: int, refused: Refused) -> bytes:
+    """The frame that answers a call with a status; the text is cut at 4 KiB."""
+    text = refused.text.encode("utf-8", "replace")[:4096]
+    status = edits.varint_field(1, refused.code) + edits.bytes_field(2, text)
+    return frame(stream, RESPONSE, edits.bytes_field(1, status))
+
+
+def call(stream: int, service: str, method: str, *, payload: bytes, timeout: int = 0) -> bytes:
+    """The frame of a request; `timeout` in nanoseconds, 0 means none."""
+    fields: Iterable[bytes] = (
+        edits.bytes_field(1, service.encode()),
+        edits.bytes_field(2, method.encode()),
+        edits.bytes_field(3, payload) if payload else b"",
+        edits.varint_field(4, timeout) if timeout else b"",
+    )
+    return frame(stream, REQUEST, b"".join(fields))
+
+
+def with_timeout(data: bytes, timeout: int) -> bytes:
+    """The same request with another `timeout_nano`, everything else byte for byte."""
+    _, stream, kind, flags = HEADER.unpack_from(data)
+    return frame(stream, kind, edits.replace(data[HEADER_SIZE:], 4, edits.varint_field(4, timeout)), flags)
+
+
+class Splitter:
+    """Bytes in, whole frames out, for connections off the fast path; at most one frame is stored."""
+
+    __slots__ = ("_expected", "_limit", "_part", "_skip")
+
+    def __init__(self, expected: int, limit: int = MAX_PAYLOAD) -> None:
+        self._expected = expected
+        self._limit = limit
+        self._part = bytearray()
+        self._skip = 0
+
+    def feed(self, data: Buffer) -> list[tuple[int, bytes | int]]:
+        """(stream, whole frame) for each frame; (stream, size) for one beyond the limit, whose body is dropped.
+
+        Raises `Malformed`; what came before it in the same bytes is lost with the connection.
+        """
+        found: list[tuple[int, bytes | int]] = []
+        part = self._part
+        skipped = min(self._skip, len(data))
+        self._skip -= skipped
+        part += data[skipped:] if skipped else data
+        while len(part) >= HEADER_SIZE:
+            size, stream, kind, _ = HEADER.unpack_from(part)
+            check(size, stream, kind, self._expected)
+            end = HEADER_SIZE + size
+            if size > self._limit:
+                found.append((stream, size))
+                self._skip = max(end - len(part), 0)
+            elif end > len(part):
+                break
+            else:
+                found.append((stream, bytes(part[:end])))
+            del part[:end]
+        return found

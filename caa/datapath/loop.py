@@ -1,0 +1,216 @@
+"""One thread, one epoll: handlers by descriptor, timers, and the fate of a connection whose handler fails.
+
+Level-triggered, so a handler may do one step and return. An event is a hint: it may be left over from a moment ago, so
+every handler works on non-blocking descriptors and takes EAGAIN for an answer.
+"""
+
+from __future__ import annotations
+
+import posix
+from _heapq import heappop, heappush
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, epoll
+from time import monotonic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    Handler = Callable[[int], object]
+
+    class Closable(Protocol):
+        def close(self) -> object: ...
+
+
+IN = EPOLLIN
+OUT = EPOLLOUT
+BROKEN = EPOLLHUP | EPOLLERR
+
+# One read takes at most this. Larger gains on reads of 1 MiB what it loses at 32 KiB (`docs/performance.md`).
+BUFFER_SIZE = 128 << 10
+_BATCH = 64
+_GROWTH = 64
+
+
+def _ignore(_event: int) -> None:
+    return
+
+
+class Timer:
+    """A call at a later time; `cancel` may come at any time, also twice."""
+
+    __slots__ = ("_order", "call", "when")
+
+    def __init__(self, when: float, order: int, call: Callable[[], object] | None) -> None:
+        self.when = when
+        self._order = order
+        self.call = call
+
+    def cancel(self) -> None:
+        self.call = None
+
+    def __lt__(self, other: Timer) -> bool:
+        return (self.when, self._order) < (other.when, other._order)
+
+
+class Loop:
+    """The event loop of a data path process. `buffer` is shared by all: never keep a view of it."""
+
+    __slots__ = (
+        "_crash",
+        "_dying",
+        "_epoll",
+        "_handlers",
+        "_masks",
+        "_order",
+        "_running",
+        "_timers",
+        "buffer",
+        "counts",
+    )
+
+    def __init__(self) -> None:
+        self._epoll = epoll()
+        self._handlers: list[Handler] = []
+        self._crash: list[Callable[[], object] | None] = []
+        self._masks: list[int] = []
+        self._timers: list[Timer] = []
+        self._dying: list[Closable] = []
+        self._order = 0
+        self._running = False
+        self.buffer = memoryview(bytearray(BUFFER_SIZE))
+        self.counts: dict[str, int] = {}
+
+    def now(self) -> float:
+        """Seconds of the monotonic clock."""
+        return monotonic()
+
+    def add(self, fd: int, mask: int, handler: Handler, crash: Callable[[], object]) -> None:
+        """Call `handler(events)` for `fd`; `crash()` must end its connection when the handler raises.
+
+        A descriptor that is already here gets the new handler.
+        """
+        while fd >= len(self._handlers):
+            self._handlers.extend([_ignore] * _GROWTH)
+            self._crash.extend([None] * _GROWTH)
+            self._masks.extend([0] * _GROWTH)
+        self._handlers[fd] = handler
+        self._crash[fd] = crash
+        self.want(fd, mask, ~mask)
+
+    def want(self, fd: int, more: int, less: int) -> None:
+        """Ask for some events more and some less. With none left the descriptor is taken out of epoll altogether.
+
+        An empty mask would still report a hang-up, over and over.
+        """
+        old = self._masks[fd]
+        new = (old | more) & ~less
+        if new == old:
+            return
+        self._masks[fd] = new
+        if not new:
+            self._epoll.unregister(fd)
+        elif old:
+            self._epoll.modify(fd, new)
+        else:
+            self._epoll.register(fd, new)
+
+    def wants(self, fd: int) -> int:
+        """The events asked for."""
+        return self._masks[fd]
+
+    def remove(self, fd: int) -> None:
+        """Forget a descriptor; one that is not here is fine."""
+        if 0 <= fd < len(self._handlers):
+            self.want(fd, 0, -1)
+            self._handlers[fd] = _ignore
+            self._crash[fd] = None
+
+    def close(self, thing: Closable, fd: int) -> None:
+        """Forget `fd` and close its owner after this batch of events, so that its number is not taken within it."""
+        self.remove(fd)
+        self._dying.append(thing)
+
+    def later(self, delay: float, call: Callable[[], object]) -> Timer:
+        """Call once after `delay` seconds."""
+        self._order += 1
+        timer = Timer(monotonic() + delay, self._order, call)
+        heappush(self._timers, timer)
+        return timer
+
+    def count(self, what: str, text: str = "") -> None:
+        """Count an event; with a text, say it on stderr too."""
+        self.counts[what] = self.counts.get(what, 0) + 1
+        if text:
+            say(f"{what}: {text}")
+
+    def stop(self) -> None:
+        """Leave `run` after this batch."""
+        self._running = False
+
+    def run(self) -> None:
+        """Serve until `stop`, or until a signal handler raises `SystemExit`."""
+        poll, handlers, timers = self._epoll.poll, self._handlers, self._timers
+        self._running = True
+        fd = -1
+        while self._running:
+            try:
+                for fd, event in poll(self._wait() if timers else -1, _BATCH):
+                    handlers[fd](event)
+            except Exception as error:
+                self._crashed(fd, error)
+            if timers:
+                self._fire()
+            if self._dying:
+                self._bury()
+
+    def _wait(self) -> float:
+        return max(self._timers[0].when - monotonic(), 0)
+
+    def _fire(self) -> None:
+        now = monotonic()
+        while self._timers and self._timers[0].when <= now:
+            call = heappop(self._timers).call
+            if call is None:
+                continue
+            try:
+                call()
+            except Exception as error:
+                self.count("crashed", f"a timer failed: {describe(error)}")
+
+    def _crashed(self, fd: int, error: Exception) -> None:
+        """A fault of ours costs one connection; the rest of the batch comes again, epoll being level-triggered."""
+        self.count("crashed", f"descriptor {fd}: {describe(error)}")
+        crash = self._crash[fd] if 0 <= fd < len(self._crash) else None
+        try:
+            if crash is not None:
+                crash()
+        except Exception as second:
+            self.remove(fd)
+            self.count("crashed", f"closing descriptor {fd}: {describe(second)}")
+
+    def _bury(self) -> None:
+        dying, self._dying = self._dying, []
+        for thing in dying:
+            try:
+                thing.close()
+            except OSError as error:
+                self.count("close failed", str(error))
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line, with the place it came from."""
+    trace, place = error.__traceback__, ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        place = f" at {code.co_filename.rpartition('/')[2]}:{trace.tb_lineno} in {code.co_name}"
+        trace = trace.tb_next
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def say(text: str) -> None:
+    """One line to stderr. A full or closed pipe loses the line, never the pod."""
+    try:
+        posix.write(2, text.encode("utf-8", "replace")[:4000] + b"\n")
+    except OSError:
+        pass

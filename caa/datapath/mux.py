@@ -1,0 +1,301 @@
+"""Many downstream connections on ONE upstream ttrpc connection, which is kept for its whole life.
+
+The real agent deletes its socket at CreateSandbox, so nobody can dial it twice (Kata 4.1.0). The first connection that
+asks something is passed on as it is, stream ids included. When a second one asks something, every later call gets an
+upstream id of its own: the last one plus 2, because Go's ttrpc server refuses ids that do not grow. A connection that
+asks nothing (runtime-rs keeps such a one) costs nothing.
+
+Answers are cut through: a frame is passed on as it comes in. Only the headers are read, so that an answer of our own is
+put between two frames and never into one. Answers to a connection that is gone are dropped.
+"""
+
+from __future__ import annotations
+
+from struct import pack_into
+
+from caa.datapath.branch import Branch
+from caa.datapath.frames import HEADER, HEADER_SIZE, MAX_PAYLOAD, RESPONSE, Malformed, check, too_large
+from caa.datapath.loop import BROKEN, IN, OUT
+from caa.datapath.pipe import RECORD, Outlet, gather, reader
+from caa.datapath.tls import WANT, reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from caa.datapath.frames import Watch
+    from caa.datapath.loop import Loop
+    from caa.datapath.sockets import Sock
+    from caa.datapath.tls import TlsObject
+
+# Connections on one link. A shim has one or two; more than this is a fault and is refused.
+MAX_BRANCHES = 32
+# Calls that wait for an answer while ids are mapped. A shim has at most 7 (seen); a call here costs 200 bytes.
+MAX_CALLS = 4096
+_ALL = 0xFFFFFFFF
+_LAST_ID = 0xFFFFFFFD
+_head = HEADER.unpack_from
+
+
+class Mux:
+    """The upstream half: answers come in here and go to the connection that asked.
+
+    `lost(reason)` is called once when the upstream connection ends by itself; all downstream ones are closed by then.
+    """
+
+    __slots__ = (
+        "_held",
+        "_lost",
+        "_owner",
+        "_part",
+        "_read",
+        "_skip",
+        "_sock",
+        "_tls",
+        "_to",
+        "branches",
+        "calls",
+        "direct",
+        "fd",
+        "identity",
+        "last",
+        "loop",
+        "outlet",
+        "watch",
+        "write",
+    )
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: Sock,
+        *,
+        tls: TlsObject | None,
+        watch: Watch | None,
+        lost: Callable[[str], object],
+    ) -> None:
+        self.loop = loop
+        self.watch = watch
+        self.outlet = Outlet(loop, sock, tls)
+        self.write = self.outlet.write
+        self.fd = sock.fileno()
+        self.branches: list[Branch] = []
+        self.calls: dict[int, tuple[Branch, int]] = {}
+        self.direct: Branch | None = None  # may send without a change of ids
+        self.identity = _ALL  # answers up to this id belong to the owner, under the same id
+        self.last = 0  # the highest id sent upstream
+        self._owner: Branch | None = None
+        self._sock = sock
+        self._tls = tls
+        self._read = reader(sock, tls)
+        self._lost = lost
+        self._held: set[Branch] = set()
+        self._to: Branch | None = None  # who gets the rest of the frame that is under way
+        self._skip = 0  # bytes of it still to come
+        self._part = b""  # the beginning of a header
+        loop.add(self.fd, IN, self._ready, self._crashed)
+
+    def attach(self, sock: Sock, tls: TlsObject | None) -> Branch | None:
+        """Serve one more downstream connection; None (and it is closed) when there are too many."""
+        if self.fd < 0 or len(self.branches) >= MAX_BRANCHES:
+            self.loop.count("refused", f"more than {MAX_BRANCHES} connections on one link")
+            self.loop.close(sock, sock.fileno())
+            return None
+        branch = Branch(self, sock, tls)
+        self.branches.append(branch)
+        return branch
+
+    def close(self) -> None:
+        """End everything without calling `lost`; again is fine."""
+        if self.fd < 0:
+            return
+        if self._tls is not None and self.outlet.rest is None:
+            try:
+                self._tls.shutdown()
+            except (OSError, ValueError):
+                pass  # the peer need not hear it
+        self.loop.close(self._sock, self.fd)
+        self.fd = -1
+        for branch in tuple(self.branches):
+            branch.close()
+
+    # What branches ask
+
+    def claim(self, branch: Branch) -> bool:
+        """Whether `branch` may send without a change of ids; the first that asks may, until another one does."""
+        if self.direct is branch:
+            return True
+        if not self.last:
+            self.direct = self._owner = branch
+            return True
+        if self.identity == _ALL:
+            self.direct = None
+            self.identity = self.last
+        return False
+
+    def rename(self, branch: Branch, data: memoryview, at: int) -> bool:
+        """Give the request at `at` an upstream id, in place; False when there are too many calls."""
+        if len(self.calls) >= MAX_CALLS or self.last >= _LAST_ID:
+            return False
+        fresh = self.last = self.last + 2
+        self.calls[fresh] = (branch, _head(data, at)[1])
+        pack_into(">I", data, at + 4, fresh)
+        return True
+
+    def send(self, data: memoryview, branch: Branch) -> None:
+        """Send whole frames upstream. When it is full all branches pause; who filled it comes last when it goes on."""
+        try:
+            if self.outlet.send(data):
+                return
+        except OSError as error:
+            self._end(reason(error))
+            return
+        self.full(branch)
+
+    def full(self, branch: Branch) -> None:
+        """Pause all branches."""
+        if branch in self.branches:
+            self.branches.remove(branch)
+            self.branches.append(branch)
+        for one in self.branches:
+            self.loop.want(one.fd, 0, IN)
+
+    def within(self, branch: Branch) -> bool:
+        """Whether `branch` has got a part of a frame only, so that nothing may be put in now."""
+        return self._to is branch and self._skip > 0
+
+    def hold(self, branch: Branch) -> None:
+        """A branch does not read its answers: read no more of them until it does."""
+        self._held.add(branch)
+        self.loop.want(self.fd, 0, IN)
+
+    def release(self, branch: Branch) -> None:
+        """The branch has taken what waited for it."""
+        self._held.discard(branch)
+        if not self._held and self.fd >= 0:
+            self.loop.want(self.fd, IN, 0)
+
+    def detach(self, branch: Branch) -> None:
+        """Forget a branch that is gone; what was meant for it is dropped from now on."""
+        self.branches.remove(branch)
+        if self._owner is branch:
+            self._owner = self.direct = None
+        if self._to is branch:
+            self._to = None
+        for stream in [stream for stream, (asker, _) in self.calls.items() if asker is branch]:
+            del self.calls[stream]
+        self.release(branch)
+
+    # What the upstream connection says
+
+    def _crashed(self) -> None:
+        self._end("a fault in the relay")
+
+    def _end(self, why: str) -> None:
+        if self.fd < 0:
+            return
+        self.close()
+        self._lost(why)
+
+    def _ready(self, event: int) -> None:
+        if event != IN:
+            self._unusual(event)
+            return
+        buffer = self.loop.buffer
+        try:
+            got = self._read(buffer)
+        except WANT:
+            return
+        except OSError as error:
+            self._end(reason(error))
+            return
+        if got == RECORD and self._tls is not None:
+            got = gather(self._read, buffer, got)
+        elif not got:
+            self._end("closed by the peer")
+            return
+        size, stream, kind, _ = _head(buffer)
+        if got <= self._skip:
+            self._skip -= got
+            if self._to is not None:
+                self._to.deliver(buffer[:got])
+        elif (
+            got == size + HEADER_SIZE
+            and stream <= self.identity
+            and kind == RESPONSE
+            and stream & 1
+            and not (self._skip or self._part)
+        ):
+            if self._owner is not None:
+                self._owner.deliver(buffer[:got])
+        else:
+            self._frames(buffer[:got])
+
+    def _unusual(self, event: int) -> None:
+        """Room to write, or a connection that broke: what is still there to read comes first."""
+        if event & OUT and self._flush() and self.fd >= 0:
+            for branch in self.branches:
+                branch.resume()
+        if self.fd >= 0 and event & (IN | BROKEN) and (self.loop.wants(self.fd) & IN or event & BROKEN):
+            self._ready(IN)
+
+    def _flush(self) -> bool:
+        try:
+            return self.outlet.flush()
+        except OSError as error:
+            self._end(reason(error))
+            return False
+
+    def _frames(self, data: memoryview) -> None:
+        try:
+            self._walk(data)
+        except Malformed as error:
+            self.loop.count("malformed", f"from the agent's side: {error}")
+            self._end(str(error))
+
+    def _walk(self, data: memoryview) -> None:
+        """Pass on runs of bytes for the same branch; what is left of a header waits in `_part`."""
+        if self._part:
+            data = memoryview(bytearray(self._part) + data)
+            self._part = b""
+        start, end = 0, len(data)
+        at = min(self._skip, end)
+        self._skip -= at
+        to = self._to
+        while end - at >= HEADER_SIZE:
+            size, stream, kind, _ = _head(data, at)
+            check(size, stream, kind, RESPONSE)
+            asker = self._asker(data, at, stream)
+            if asker is not to or size > MAX_PAYLOAD or (to is not None and to.late):
+                self._give(to, data[start:at])
+                start, to = at, asker
+            at += HEADER_SIZE + size
+            if size > MAX_PAYLOAD:
+                self._shorten(to, data, start, size)
+                start, to = min(at, end), None
+        self._to = to
+        if at > end:
+            self._skip, at = at - end, end
+        self._give(to, data[start:at])
+        if at < end:
+            self._part = data[at:].tobytes()
+
+    def _asker(self, data: memoryview, at: int, stream: int) -> Branch | None:
+        """Who made the call; its own id is put back. None when it is gone."""
+        if stream <= self.identity:
+            return self._owner
+        branch, own = self.calls.pop(stream, (None, 0))
+        if branch is not None:
+            pack_into(">I", data, at + 4, own)
+        return branch
+
+    def _give(self, to: Branch | None, run: memoryview) -> None:
+        if to is not None and len(run):
+            to.deliver(run)
+
+    def _shorten(self, to: Branch | None, data: memoryview, at: int, size: int) -> None:
+        """An answer beyond the limit: the caller hears why it gets none, the body is dropped as it comes."""
+        self.loop.count("too large")
+        if to is not None:
+            self._skip, self._to = 0, None
+            to.refuse(_head(data, at)[1], too_large(size))

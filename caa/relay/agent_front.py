@@ -1,0 +1,202 @@
+"""The agent links: for each sandbox `<pods dir>/<sandbox>/agent.ttrpc` here, one TLS connection to the VM there."""
+
+from __future__ import annotations
+
+import posix
+
+from caa.datapath.frames import CANCELLED, INTERNAL, INVALID_ARGUMENT, UNAVAILABLE, Refused
+from caa.datapath.mux import Mux
+from caa.datapath.sockets import listen_unix
+from caa.datapath.tls import TlsError, client_context
+from caa.relay.dial import Dialler
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    from caa.datapath.frames import Watch
+    from caa.datapath.loop import Loop
+    from caa.datapath.sockets import Listener, Sock
+    from caa.datapath.tls import TlsObject
+    from caa.relay.dial import Target
+
+    class Waiter(Protocol):
+        def done(self) -> object: ...
+        def refused(self, refused: Refused) -> object: ...
+
+
+class Link:
+    """One sandbox's link: dialling, then connected, then lost. A lost one stays listed until closed or opened again."""
+
+    __slots__ = ("_dialler", "_directory", "_front", "_listener", "_mux", "sandbox", "target", "waiters")
+
+    def __init__(self, front: AgentFront, sandbox: str, target: Target) -> None:
+        self._front = front
+        self._directory = f"{front.pods_dir}/{sandbox}"
+        self._dialler: Dialler | None = None
+        self._listener: Listener | None = None
+        self._mux: Mux | None = None
+        self.sandbox = sandbox
+        self.target = target
+        self.waiters: list[Waiter] = []
+
+    def dial(self, seconds: float, waiter: Waiter) -> None:
+        """Start dialling. Raises `Refused` when the certificates cannot be used."""
+        context = self._front.context(self.target)
+        self.waiters.append(waiter)
+        self._dialler = Dialler(self._front.loop, self.target, context=context, seconds=seconds, caller=self)
+
+    def dialling(self) -> bool:
+        """Whether a dial is under way."""
+        return self._dialler is not None
+
+    def connected(self) -> bool:
+        """Whether the connection to the VM stands and the socket listens."""
+        return self._mux is not None
+
+    def shims(self) -> int:
+        """Connections of the shim."""
+        return 0 if self._mux is None else len(self._mux.branches)
+
+    def close(self, refused: Refused) -> None:
+        """End everything; who still waits for the link hears `refused`."""
+        if self._dialler is not None:
+            self._dialler.close()
+            self._dialler = None
+        self._stop_listening()
+        if self._mux is not None:
+            self._mux.close()
+            self._mux = None
+        self._tell(refused)
+
+    def _tell(self, refused: Refused | None) -> None:
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            if refused is None:
+                waiter.done()
+            else:
+                waiter.refused(refused)
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        try:
+            posix.rmdir(self._directory)
+        except OSError:
+            pass  # never made, or somebody keeps a file in it
+
+    def dialled(self, sock: Sock, tls: TlsObject | None) -> None:
+        """The VM is there: listen for the shim."""
+        self._dialler = None
+        self._mux = Mux(self._front.loop, sock, tls=tls, watch=self._front.watch, lost=self._lost)
+        try:
+            own_directory(self._directory)
+            path = f"{self._directory}/agent.ttrpc"
+            self._listener = listen_unix(self._front.loop, path, self._accepted)
+        except OSError as error:
+            self._front.forget(self)
+            text = f"cannot listen in {self._directory}: {error.strerror or error}"
+            self.close(Refused(INTERNAL, text))
+            return
+        self._tell(None)
+
+    def not_dialled(self, refused: Refused) -> None:
+        """The dial has failed for good: nothing is kept."""
+        self._dialler = None
+        self._front.forget(self)
+        self.close(refused)
+
+    def _accepted(self, sock: Sock) -> None:
+        if self._mux is not None:
+            self._mux.attach(sock, None)
+
+    def _lost(self, why: str) -> None:
+        self._front.loop.count("link lost", f"sandbox={self.sandbox}: {why}")
+        self._mux = None
+        self._stop_listening()
+
+
+class AgentFront:
+    """All links of the node, by sandbox. `watch` holds the requests that are changed on the worker's side."""
+
+    __slots__ = ("_contexts", "_links", "loop", "pods_dir", "watch")
+
+    def __init__(self, loop: Loop, pods_dir: str, watch: Watch | None = None) -> None:
+        self.loop = loop
+        self.pods_dir = pods_dir
+        self.watch = watch or None
+        self._links: dict[str, Link] = {}
+        self._contexts: dict[tuple[object, ...], tuple[tuple[object, ...], Any]] = {}
+
+    def open(self, sandbox: str, target: Target, *, seconds: float, waiter: Waiter) -> None:
+        """Open a link; `waiter` hears how it went. Twice is once; another peer replaces the link. Raises `Refused`."""
+        if not target.addresses:
+            raise Refused(INVALID_ARGUMENT, f"no address for sandbox {sandbox}")
+        link = self._links.get(sandbox)
+        if link is not None and link.target.same_peer(target):
+            if link.connected():
+                waiter.done()
+                return
+            if link.dialling():
+                link.waiters.append(waiter)
+                return
+        self.close(sandbox, "a newer request opens it towards another peer")
+        link = Link(self, sandbox, target)
+        link.dial(seconds, waiter)
+        self._links[sandbox] = link
+
+    def close(self, sandbox: str, why: str = "the link was closed") -> None:
+        """Close a link; one that is absent is fine."""
+        link = self._links.pop(sandbox, None)
+        if link is not None:
+            link.close(Refused(CANCELLED, f"sandbox {sandbox}: {why}"))
+
+    def links(self) -> list[Link]:
+        """All links, in the order they were opened."""
+        return list(self._links.values())
+
+    def forget(self, link: Link) -> None:
+        """Take a link that has failed off the list."""
+        if self._links.get(link.sandbox) is link:
+            del self._links[link.sandbox]
+
+    def abandon(self, waiters: list[Waiter]) -> None:
+        """The callers have gone: a dial for which nobody waits any more ends."""
+        for link in self.links():
+            left = [waiter for waiter in link.waiters if waiter not in waiters]
+            if link.waiters and not left and link.dialling():
+                link.waiters = []
+                self.close(link.sandbox)
+            else:
+                link.waiters = left
+
+    def stop(self) -> None:
+        """Close all links and remove their sockets."""
+        for link in self.links():
+            self.close(link.sandbox, "the relay stops")
+
+    def context(self, target: Target) -> Any:
+        """One TLS context for all links with the same files; read again when a file has changed. Raises `Refused`."""
+        if target.disable_tls:
+            return None
+        files = target.files
+        key = (files.ca, files.cert, files.key, files.min_version, tuple(files.ciphers), target.skip_verify)
+        stamp = files.key_of()
+        known = self._contexts.get(key)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        try:
+            context = client_context(files, skip_verify=target.skip_verify)
+        except TlsError as error:
+            raise Refused(UNAVAILABLE, f"TLS towards {target.server_name}: {error}") from error
+        self._contexts[key] = (stamp, context)
+        return context
+
+
+def own_directory(path: str) -> None:
+    """Make a directory with mode 0700, or make ours so. Its parent must exist. Raises `OSError`."""
+    try:
+        posix.mkdir(path, 0o700)
+    except FileExistsError:
+        posix.chmod(path, 0o700)

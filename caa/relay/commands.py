@@ -1,0 +1,149 @@
+"""What the node may ask of the relay: `caa.relay.v1.AgentLinks` {Open, Close, List} on `relay.sock`, decoded by hand.
+
+Field numbers as in `caa/wire/proto/src/relay.proto`.
+"""
+
+from __future__ import annotations
+
+from caa.datapath import edits
+from caa.datapath.channel import Channel
+from caa.datapath.frames import (
+    HEADER_SIZE,
+    INVALID_ARGUMENT,
+    REQUEST,
+    RESOURCE_EXHAUSTED,
+    UNIMPLEMENTED,
+    Refused,
+    Request,
+    answer,
+    refusal,
+)
+from caa.datapath.tls import TlsFiles
+from caa.relay.dial import Target
+from caa.relay.stops import is_safe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from caa.datapath.loop import Loop
+    from caa.datapath.sockets import Sock
+    from caa.relay.agent_front import AgentFront, Waiter
+
+SERVICE = "caa.relay.v1.AgentLinks"
+_IN_FLIGHT = 1024
+_NANO = 1e9
+
+
+class Reply:
+    """The answer that a call still waits for."""
+
+    __slots__ = ("_commands", "channel", "stream")
+
+    def __init__(self, commands: Commands, channel: Channel, stream: int) -> None:
+        self._commands = commands
+        self.channel = channel
+        self.stream = stream
+
+    def done(self) -> None:
+        """The call has succeeded."""
+        self._commands.settle(self)
+        self.channel.send(answer(self.stream))
+
+    def refused(self, refused: Refused) -> None:
+        """The call has failed."""
+        self._commands.settle(self)
+        self.channel.send(refusal(self.stream, refused))
+
+
+class Commands:
+    """The service. A caller that goes away ends the dials that only it waits for."""
+
+    __slots__ = ("_dial_seconds", "_front", "_loop", "_waiting")
+
+    def __init__(self, loop: Loop, front: AgentFront, dial_seconds: float) -> None:
+        self._loop = loop
+        self._front = front
+        self._dial_seconds = dial_seconds
+        self._waiting: list[Reply] = []
+
+    def accepted(self, sock: Sock) -> None:
+        """A new connection of the node."""
+        Channel(self._loop, sock, expected=REQUEST, owner=self)
+
+    def ended(self, channel: Channel) -> None:
+        """A connection of the node has gone."""
+        gone: list[Waiter] = [reply for reply in self._waiting if reply.channel is channel]
+        self._waiting = [reply for reply in self._waiting if reply.channel is not channel]
+        self._front.abandon(gone)
+
+    def settle(self, reply: Reply) -> None:
+        """A call is answered."""
+        if reply in self._waiting:
+            self._waiting.remove(reply)
+
+    def framed(self, channel: Channel, stream: int, frame: bytes) -> None:
+        """One call."""
+        try:
+            request = Request(frame[HEADER_SIZE:])
+            if request.service != SERVICE:
+                raise Refused(UNIMPLEMENTED, f"service {request.service} is not served here")
+            if request.method == "Open":
+                self._open(Reply(self, channel, stream), request)
+            elif request.method == "Close":
+                self._front.close(_sandbox(request.payload))
+                channel.send(answer(stream))
+            elif request.method == "List":
+                channel.send(answer(stream, self._list()))
+            else:
+                raise Refused(UNIMPLEMENTED, f"method {request.method} of {SERVICE} does not exist")
+        except edits.EditError as error:
+            channel.send(refusal(stream, Refused(INVALID_ARGUMENT, f"not a protobuf message: {error}")))
+        except Refused as refused:
+            channel.send(refusal(stream, refused))
+
+    def _open(self, reply: Reply, request: Request) -> None:
+        if len(self._waiting) >= _IN_FLIGHT:
+            raise Refused(RESOURCE_EXHAUSTED, f"{_IN_FLIGHT} links are being opened already")
+        sandbox, target = _sandbox(request.payload), _target(request.payload)
+        seconds = request.timeout / _NANO if request.timeout else self._dial_seconds
+        self._waiting.append(reply)
+        try:
+            self._front.open(sandbox, target, seconds=seconds, waiter=reply)
+        except Refused:
+            self.settle(reply)
+            raise
+
+    def _list(self) -> bytes:
+        return b"".join(
+            edits.bytes_field(
+                1,
+                edits.bytes_field(1, link.sandbox.encode())
+                + (edits.varint_field(2, 1) if link.connected() else b"")
+                + (edits.varint_field(3, link.shims()) if link.shims() else b""),
+            )
+            for link in self._front.links()
+        )
+
+
+def _text(payload: bytes, number: int) -> str:
+    return edits.last_bytes(payload, number).decode("utf-8", "replace")
+
+
+def _sandbox(payload: bytes) -> str:
+    sandbox = _text(payload, 1)
+    if not is_safe(sandbox):
+        raise Refused(INVALID_ARGUMENT, f"sandbox id {sandbox[:32]!r} is not a name for a folder")
+    return sandbox
+
+
+def _target(payload: bytes) -> Target:
+    files = TlsFiles(ca=_text(payload, 5), cert=_text(payload, 6), key=_text(payload, 7), min_version=_text(payload, 8))
+    files.ciphers = tuple(name.decode("utf-8", "replace") for name in edits.all_bytes(payload, 9))
+    addresses = tuple(address.decode("utf-8", "replace") for address in edits.all_bytes(payload, 2))
+    target = Target(addresses, edits.last_varint(payload, 3), server_name=_text(payload, 4), files=files)
+    target.skip_verify = bool(edits.last_varint(payload, 10))
+    target.disable_tls = bool(edits.last_varint(payload, 11))
+    if not 0 < target.port < 65536:
+        raise Refused(INVALID_ARGUMENT, f"port {target.port} is not between 1 and 65535")
+    if not (target.server_name or target.skip_verify or target.disable_tls):
+        raise Refused(INVALID_ARGUMENT, "no server name to check the pod VM's certificate for")
+    return target

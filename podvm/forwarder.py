@@ -1,0 +1,234 @@
+"""The forwarder's process in the pod VM: TLS on port 15150 on one side, the agent on the other.
+
+Lean on purpose: `podvm.prepare` reads `apf.json`, builds the network, writes the PEM files, and replaces itself with
+this. The FIRST agent connection is kept for ever, because the agent deletes its socket at CreateSandbox.
+"""
+
+from __future__ import annotations
+
+import gc
+import posix
+import sys
+from _signal import SIGINT, SIGTERM, signal  # type: ignore[import-not-found]  # signal imports enum
+from _socket import AF_UNIX, SOCK_DGRAM, socket
+from time import monotonic, sleep
+
+from caa.datapath.flags import FlagError, Flags
+from caa.datapath.frames import INTERNAL, Refused, Watch
+from caa.datapath.loop import Loop, say
+from caa.datapath.mux import Mux
+from caa.datapath.sockets import connect_unix, listen_tcp, tune
+from caa.datapath.tls import Handshake, TlsError, TlsFiles, reason, server_context
+from podvm import rewrites, volumes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from caa.datapath.sockets import Sock
+    from caa.datapath.tls import TlsObject
+
+AGENT_SECONDS = 150.0
+_AGENT_PAUSE = 0.05
+_HANDSHAKES = 64
+_NICENESS = -10
+_PROGRAM = "import sys; sys.path.insert(0, {root!r}); from podvm.forwarder import main; sys.exit(main(sys.argv[1:]))"
+
+
+def flags() -> Mapping[str, str | bool | float]:
+    """The flags with their defaults; names as the reference's forwarder has them, `notify-socket` is ours."""
+    return {
+        "kata-agent-socket": "/run/kata-containers/agent.sock",
+        "pod-namespace": rewrites.POD_NAMESPACE,
+        "listen": "0.0.0.0:15150",
+        "disable-tls": False,
+        "ca-cert-file": "",
+        "cert-file": "",
+        "cert-key": "",
+        "tls-min-version": "",
+        "tls-cipher-suites": "",
+        "notify-socket": "",
+        "agent-timeout-seconds": AGENT_SECONDS,
+    }
+
+
+def command(*args: str) -> list[str]:
+    """The argument list for exec: this process with these flags, from a checkout or an installed wheel alike."""
+    root = __file__.rpartition("/podvm/")[0] or "/"
+    return [sys.executable, "-I", "-S", "-c", _PROGRAM.format(root=root), *args]
+
+
+class CannotStart(Exception):
+    """Why the forwarder cannot serve, in a sentence for the console."""
+
+
+class Forwarder:
+    """Accepts clients, each after its handshake, and puts them on the agent's connection."""
+
+    __slots__ = ("_context", "_handshakes", "_mux", "_pod_namespace", "failed", "loop")
+
+    def __init__(self, loop: Loop, context: Any, pod_namespace: str) -> None:
+        """`context` is None without TLS."""
+        self.loop = loop
+        self.failed = False
+        self._context = context
+        self._pod_namespace = pod_namespace
+        self._handshakes = 0
+        self._mux: Mux | None = None
+
+    def serve_agent(self, agent: Sock) -> None:
+        """Keep this connection to the agent for ever."""
+        self._mux = Mux(self.loop, agent, tls=None, watch=self._watch(), lost=self._agent_lost)
+
+    def accepted(self, sock: Sock) -> None:
+        """A client has connected."""
+        tune(sock)
+        if self._context is None:
+            self._attach(sock, None)
+        elif self._handshakes >= _HANDSHAKES:
+            self.loop.count("refused", f"{_HANDSHAKES} handshakes are under way")
+            self.loop.close(sock, sock.fileno())
+        else:
+            self._handshakes += 1
+            Handshake(self.loop, sock, context=self._context, server_name=None, owner=self)
+
+    def secured(self, sock: Sock, tls: TlsObject) -> None:
+        """The client has shown its certificate."""
+        self._handshakes -= 1
+        self._attach(sock, tls)
+
+    def not_secured(self, sock: Sock, error: Exception) -> None:
+        """The client is none of ours, or said nothing."""
+        self._handshakes -= 1
+        self.loop.count("handshake failed", reason(error))
+        self.loop.close(sock, sock.fileno())
+
+    def _attach(self, sock: Sock, tls: TlsObject | None) -> None:
+        if self._mux is not None:
+            self._mux.attach(sock, tls)
+
+    def _agent_lost(self, why: str) -> None:
+        self.loop.count("agent lost", why)
+        self.failed = True
+        self.loop.stop()
+
+    def _watch(self) -> Watch:
+        return Watch(
+            {
+                "CreateContainer": self._create_container,
+                "CreateSandbox": rewrites.create_sandbox,
+                "DestroySandbox": self._destroy_sandbox,
+            }
+        )
+
+    def _create_container(self, payload: bytes) -> bytes:
+        changed, sources = rewrites.create_container(payload, self._pod_namespace)
+        for source in sources:
+            try:
+                _make_folders(source)
+            except OSError as error:
+                raise Refused(INTERNAL, f"cannot make the bind source {source!r}: {error.strerror}") from error
+        return changed
+
+    def _destroy_sandbox(self, payload: bytes) -> bytes:
+        try:
+            volumes.unmount_all()
+        except (volumes.UnmountError, OSError) as error:
+            self.loop.count("not unmounted", str(error))  # the VM ends in a moment, and the agent must hear of it
+        return payload
+
+
+def _make_folders(path: str) -> None:
+    """Make a folder and its parents, mode 0755 less the umask; what exists is left alone, a file too."""
+    parts = path.strip("/").split("/")
+    for depth in range(1, len(parts) + 1):
+        try:
+            posix.mkdir("/" + "/".join(parts[:depth]), 0o755)
+        except FileExistsError:
+            continue
+
+
+def _wait_for_agent(path: str, seconds: float) -> Sock:
+    """Connect to the agent, which may still be starting."""
+    end = monotonic() + seconds
+    while True:
+        try:
+            return connect_unix(path)
+        except OSError as error:
+            if monotonic() > end:
+                raise CannotStart(f"no agent at {path} within {seconds:g} s: {error.strerror or error}") from error
+        sleep(_AGENT_PAUSE)
+
+
+def _context(settings: Flags) -> Any:
+    if settings.given("disable-tls"):
+        return None
+    names = ("ca-cert-file", "cert-file", "cert-key", "tls-min-version")
+    ca, cert, key, version = map(settings.text, names)
+    files = TlsFiles(ca=ca, cert=cert, key=key, min_version=version)
+    files.ciphers = tuple(name.strip() for name in settings.text("tls-cipher-suites").split(",") if name.strip())
+    try:
+        return server_context(files)
+    except TlsError as error:
+        raise CannotStart(str(error)) from error
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Host and port of `-listen`; an IPv6 address stands in brackets, an empty host means every address."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or not 0 < int(port) < 65536:
+        raise CannotStart(f"-listen {text}: an address and a port are needed, as in 0.0.0.0:15150 or [::]:15150")
+    return host.strip("[]") or "::", int(port)
+
+
+def _notify(path: str) -> None:
+    """Tell systemd that we serve (sd_notify(3)); `@` begins an abstract name."""
+    if not path:
+        return
+    sock = socket(AF_UNIX, SOCK_DGRAM)
+    try:
+        sock.connect("\0" + path[1:] if path.startswith("@") else path)
+        sock.send(b"READY=1")
+    except OSError as error:
+        say(f"forwarder: -notify-socket {path}: {error.strerror or error}")
+    finally:
+        sock.close()
+
+
+def _leave(_signal: int, _frame: object) -> None:
+    raise SystemExit(0)
+
+
+def _serve(settings: Flags) -> int:
+    loop = Loop()
+    forwarder = Forwarder(loop, _context(settings), settings.text("pod-namespace"))
+    host, port = _address(settings.text("listen"))
+    forwarder.serve_agent(_wait_for_agent(settings.text("kata-agent-socket"), settings.number("agent-timeout-seconds")))
+    try:
+        listen_tcp(loop, host, port, forwarder.accepted)
+    except OSError as error:
+        raise CannotStart(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+    _notify(settings.text("notify-socket"))
+    try:
+        posix.nice(_NICENESS)
+    except OSError:
+        pass
+    gc.collect()
+    gc.freeze()
+    loop.run()
+    return 1 if forwarder.failed else 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve until SIGTERM, or until the agent is lost (1); 2 for a wrong flag."""
+    for number in (SIGTERM, SIGINT):
+        signal(number, _leave)
+    try:
+        return _serve(Flags(flags(), argv))
+    except FlagError as error:
+        say(f"forwarder: {error}")
+        return 2
+    except CannotStart as error:
+        say(f"forwarder: {error}")
+        return 1
