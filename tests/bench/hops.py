@@ -1,8 +1,6 @@
 """The ways to cover the two hops: ours, the compiled relay, the typed Go proxy."""
 
 import asyncio
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Protocol
 from caa.relay import launch
 from caa.wire.client import connect
 from caa.wire.proto import relay
+from podvm import forwarder
 from tests.bench.certificates import SERVER_NAME
 from tests.bench.processes import Program, accepts, free_port, started, wait_until
 from tests.bench.programs import Programs
@@ -71,19 +70,14 @@ class Ours:
     @contextmanager
     def guest(self, folder: Path, *, port: int, agent: Path) -> Iterator[Program]:
         log = folder / "guest.log"
-        with started(self._forwarder(folder, port, agent), log) as program:
+        command = forwarder.command(
+            "-listen", f"127.0.0.1:{port}", "-kata-agent-socket", str(agent),
+            "-ca-cert-file", str(self.certificates / "ca.pem"), "-cert-file", str(self.certificates / "server.pem"),
+            "-cert-key", str(self.certificates / "server.key"),
+        )  # fmt: skip
+        with started(command, log) as program:
             wait_until(lambda: accepts(port), "the forwarder", log)
             yield program
-
-    def _forwarder(self, folder: Path, port: int, agent: Path) -> list[str]:
-        config = folder / "apf.json"
-        fields = (("tls-server-cert", "server.pem"), ("tls-server-key", "server.key"), ("tls-client-ca", "ca.pem"))
-        config.write_text(json.dumps({key: (self.certificates / file).read_text() for key, file in fields}))
-        config.chmod(0o600)
-        return [
-            sys.executable, "-I", "-m", "podvm.forwarder", "-listen", f"127.0.0.1:{port}", "-config", str(config),
-            "-kata-agent-socket", str(agent),
-        ]  # fmt: skip
 
     @contextmanager
     def worker(self, folder: Path, *, port: int, pods: int) -> Iterator[Worker]:
@@ -97,13 +91,13 @@ class Ours:
         with started(command, log) as program:
             wait_until(control.exists, "the relay", log)
             asyncio.run(self._open_links(control, port=port, pods=pods))
-            yield Worker(program, [sockets / "pods" / f"{pod:064x}" / "agent.ttrpc" for pod in range(pods)])
+            yield Worker(program, [sockets / "pods" / f"pod-{pod}" / "agent.ttrpc" for pod in range(pods)])
 
     async def _open_links(self, control: Path, *, port: int, pods: int) -> None:
         client = await connect(str(control))
         for pod in range(pods):
             request = relay.OpenRequest(
-                sandbox_id=f"{pod:064x}", addresses=["127.0.0.1"], port=port, server_name=SERVER_NAME,
+                sandbox_id=f"pod-{pod}", addresses=["127.0.0.1"], port=port, server_name=SERVER_NAME,
                 ca_file=str(self.certificates / "ca.pem"), cert_file=str(self.certificates / "client.pem"),
                 key_file=str(self.certificates / "client.key"),
             )  # fmt: skip
