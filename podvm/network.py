@@ -52,11 +52,11 @@ def setup(pod_netns: str, network: PodNetwork, tunnel: Tunnel, *, clock: Clock |
     _log.info("pod network: %s over %s to %s", network.interface, underlay.interface, tunnel.worker.ip)
 
 
-def teardown(pod_netns: str, network: PodNetwork, tunnel: Tunnel) -> None:
+def teardown(pod_netns: str, network: PodNetwork, *, tunnel: Tunnel) -> None:
     """Remove the pod's interface and the firewall rules; absent is success. The namespace stays."""
     if spaces.exists(pod_netns):
         with spaces.opened(pod_netns) as both:
-            apply.apply(vxlan.guest_removal(network, tunnel, spaces.present(both.pod)), both)
+            apply.apply(vxlan.guest_removal(network, tunnel, present=spaces.present(both.pod)), both)
     nft.remove(tunnel.port)
 
 

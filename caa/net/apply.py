@@ -2,7 +2,8 @@
 
 import errno
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from types import TracebackType
 from typing import Protocol
 
 from caa.errors import CaaError, NetworkError
@@ -15,6 +16,7 @@ _log = logging.getLogger(__name__)
 
 _NEW = codec.NLM_F_CREATE | codec.NLM_F_EXCL
 _PUT = codec.NLM_F_CREATE | codec.NLM_F_REPLACE
+_GONE = (errno.ENOENT, errno.EINVAL, errno.ENODEV)  # no such filter, no discipline at all, no link
 
 
 class Namespaces(Protocol):
@@ -58,17 +60,15 @@ def perform(op: Op, spaces: Namespaces) -> bool:
         case ops.DeleteLink():
             return _delete_link(op, _netlink(spaces, op.side))
         case ops.ChangeLink():
-            return _on(op, spaces, lambda i: m.link_change(i, up=op.up, mtu=op.mtu, hwaddr=op.hwaddr))
+            return _change_link(op, _netlink(spaces, op.side))
         case ops.NoLinkLocal():
-            return _on(op, spaces, m.link_local_off)
+            return _no_link_local(op, _netlink(spaces, op.side))
         case ops.AddAddress():
             return _add_address(op, _netlink(spaces, op.side))
         case ops.AddRoute():
-            link = _index(op, op.route.device, _netlink(spaces, op.side))
-            return _send(op, _netlink(spaces, op.side), (m.RTM_NEWROUTE, _PUT, m.route(link, op.route)))
+            return _add_route(op, _netlink(spaces, op.side))
         case ops.AddNeighbour():
-            link = _index(op, op.neighbour.device, _netlink(spaces, op.side))
-            return _send(op, _netlink(spaces, op.side), (m.RTM_NEWNEIGH, _PUT, m.neighbour(link, op.neighbour)))
+            return _add_neighbour(op, _netlink(spaces, op.side))
         case ops.AddIngress():
             return _add_ingress(op, _netlink(spaces, op.side))
         case ops.DeleteIngress():
@@ -83,74 +83,102 @@ def _netlink(spaces: Namespaces, side: Side) -> Netlink:
     return spaces.host if side is Side.HOST else spaces.pod
 
 
-def _index(op: Op, device: str, netlink: Netlink) -> int:
+def _index(netlink: Netlink, device: str, *, op: Op) -> int:
     link = netlink.link(device)
     if link is None:
         raise NetworkError(f"cannot {op}: there is no interface {device}")
     return link.index
 
 
-def _send(op: Op, netlink: Netlink, request: tuple[int, int, bytes], *, done: Sequence[int] = ()) -> bool:
-    """Send; False when the kernel answers with one of the error numbers that mean "already so"."""
-    kind, flags, body = request
-    try:
-        netlink.request(kind, flags, body, what=str(op))
-    except codec.KernelRefused as error:
-        if error.errno in done:
-            return False
-        raise
+def _send(netlink: Netlink, op: Op, *, kind: int, body: bytes, flags: int = 0) -> bool:
+    """Send, with the operation's sentence for an error."""
+    netlink.change(kind, body, flags=flags, what=str(op))
     return True
 
 
-def _on(op: ops.ChangeLink | ops.NoLinkLocal, spaces: Namespaces, body: Callable[[int], bytes]) -> bool:
-    netlink = _netlink(spaces, op.side)
-    return _send(op, netlink, (m.RTM_NEWLINK, 0, body(_index(op, op.device, netlink))))
+class _AsDone:
+    """A block in which the kernel's refusals with some numbers mean that there is nothing to do."""
+
+    def __init__(self, *numbers: int) -> None:
+        self._numbers = numbers
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> bool:
+        return isinstance(error, codec.KernelRefused) and error.errno in self._numbers
 
 
 def _add_vxlan(op: ops.AddVxlan, spaces: Namespaces) -> bool:
-    underlay = _index(op, op.underlay, spaces.host)
+    underlay = _index(spaces.host, op.underlay, op=op)
     vxlan = m.Vxlan(vni=op.vni, port=op.port, local=op.local, remote=op.remote, underlay=underlay)
     body = m.new_vxlan(op.device, vxlan, netns=spaces.pod_descriptor, mtu=op.mtu, hwaddr=op.hwaddr)
-    return _send(op, spaces.host, (m.RTM_NEWLINK, _NEW, body))
+    return _send(spaces.host, op, kind=m.RTM_NEWLINK, body=body, flags=_NEW)
 
 
 def _delete_link(op: ops.DeleteLink, netlink: Netlink) -> bool:
     link = netlink.link(op.device)
-    if link is None:
-        return False
-    return _send(op, netlink, (m.RTM_DELLINK, 0, m.link_index(link.index)), done=(errno.ENODEV,))
+    if link is not None:
+        with _AsDone(errno.ENODEV):
+            return _send(netlink, op, kind=m.RTM_DELLINK, body=m.link_index(link.index))
+    return False
+
+
+def _change_link(op: ops.ChangeLink, netlink: Netlink) -> bool:
+    body = m.link_change(_index(netlink, op.device, op=op), up=op.up, mtu=op.mtu, hwaddr=op.hwaddr)
+    return _send(netlink, op, kind=m.RTM_NEWLINK, body=body)
+
+
+def _no_link_local(op: ops.NoLinkLocal, netlink: Netlink) -> bool:
+    return _send(netlink, op, kind=m.RTM_NEWLINK, body=m.link_local_off(_index(netlink, op.device, op=op)))
 
 
 def _add_address(op: ops.AddAddress, netlink: Netlink) -> bool:
-    body = m.address(_index(op, op.device, netlink), op.address)
-    return _send(op, netlink, (m.RTM_NEWADDR, _NEW, body), done=(errno.EEXIST,))
+    body = m.address(_index(netlink, op.device, op=op), op.address)
+    with _AsDone(errno.EEXIST):
+        return _send(netlink, op, kind=m.RTM_NEWADDR, body=body, flags=_NEW)
+    return False
+
+
+def _add_route(op: ops.AddRoute, netlink: Netlink) -> bool:
+    body = m.route(_index(netlink, op.route.device, op=op), op.route)
+    return _send(netlink, op, kind=m.RTM_NEWROUTE, body=body, flags=_PUT)
+
+
+def _add_neighbour(op: ops.AddNeighbour, netlink: Netlink) -> bool:
+    body = m.neighbour(_index(netlink, op.neighbour.device, op=op), op.neighbour)
+    return _send(netlink, op, kind=m.RTM_NEWNEIGH, body=body, flags=_PUT)
 
 
 def _add_ingress(op: ops.AddIngress, netlink: Netlink) -> bool:
-    body = traffic.ingress(_index(op, op.device, netlink))
-    return _send(op, netlink, (traffic.RTM_NEWQDISC, _NEW, body), done=(errno.EEXIST,))
+    body = traffic.ingress(_index(netlink, op.device, op=op))
+    with _AsDone(errno.EEXIST):
+        return _send(netlink, op, kind=traffic.RTM_NEWQDISC, body=body, flags=_NEW)
+    return False
 
 
 def _delete_ingress(op: ops.DeleteIngress, netlink: Netlink) -> bool:
     link = netlink.link(op.device)
     if link is None or netlink.filters(link.index):
         return False
-    ours = any(q.index == link.index and q.kind == "ingress" for q in netlink.qdiscs())
-    gone = (errno.ENOENT, errno.EINVAL, errno.ENODEV)
-    return ours and _send(op, netlink, (traffic.RTM_DELQDISC, 0, traffic.ingress(link.index)), done=gone)
+    if not any(q.index == link.index and q.kind == "ingress" for q in netlink.qdiscs()):
+        return False
+    with _AsDone(*_GONE):
+        return _send(netlink, op, kind=traffic.RTM_DELQDISC, body=traffic.ingress(link.index))
+    return False
 
 
 def _redirect(op: ops.Redirect, netlink: Netlink) -> bool:
-    device, target = _index(op, op.device, netlink), _index(op, op.target, netlink)
-    absent = (errno.ENOENT,)  # "TC classifier not found": kernels are built with one of the two, or both
-    for_u32 = (traffic.RTM_NEWTFILTER, _NEW, traffic.redirect(device, target))
-    for_all = (traffic.RTM_NEWTFILTER, _NEW, traffic.redirect(device, target, kind="matchall"))
-    return _send(op, netlink, for_u32, done=absent) or _send(op, netlink, for_all)
+    device, target = _index(netlink, op.device, op=op), _index(netlink, op.target, op=op)
+    with _AsDone(errno.ENOENT):  # "TC classifier not found": a kernel may be built with one of the two only
+        return _send(netlink, op, kind=traffic.RTM_NEWTFILTER, body=traffic.redirect(device, target), flags=_NEW)
+    body = traffic.redirect(device, target, kind="matchall")
+    return _send(netlink, op, kind=traffic.RTM_NEWTFILTER, body=body, flags=_NEW)
 
 
 def _clear_redirect(op: ops.ClearRedirect, netlink: Netlink) -> bool:
     link = netlink.link(op.device)
-    if link is None:
-        return False
-    gone = (errno.ENOENT, errno.EINVAL, errno.ENODEV)
-    return _send(op, netlink, (traffic.RTM_DELTFILTER, 0, traffic.our_filter(link.index)), done=gone)
+    if link is not None:
+        with _AsDone(*_GONE):
+            return _send(netlink, op, kind=traffic.RTM_DELTFILTER, body=traffic.our_filter(link.index))
+    return False

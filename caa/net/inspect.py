@@ -139,13 +139,13 @@ def way_underlay(seen: Snapshot, way: m.RouteRow | None) -> Underlay | None:
     link = next((link for link in seen.links if way is not None and link.index == way.index), None)
     if way is None or link is None or not link.up:
         return None
-    address = _source(seen, link.index, way.route)
+    address = _source(seen, way)
     return None if address is None else Underlay(interface=link.name, address=address, mtu=link.mtu)
 
 
-def _source(seen: Snapshot, index: int, route: Route) -> IPInterface | None:
+def _source(seen: Snapshot, way: m.RouteRow) -> IPInterface | None:
     """The address the kernel would send from, else the interface's first usable one of the same family."""
-    usable = [a.interface for a in seen.addresses if a.index == index and a.usable]
-    usable = [address for address in usable if address.version == route.destination.version]
-    preferred: IPAddress | None = route.source
+    usable = [a.interface for a in seen.addresses if a.index == way.index and a.usable]
+    usable = [address for address in usable if address.version == way.route.destination.version]
+    preferred = way.route.source
     return next((address for address in usable if address.ip == preferred), usable[0] if usable else None)

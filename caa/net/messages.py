@@ -255,7 +255,7 @@ def read_route(body: bytes) -> RouteRow | None:
     hop_flags, index, hop = _first_hop(found)
     source = _address(found.get(7))
     result = Route(
-        destination=_network(family, bits, found.get(1)),
+        destination=_network(family, found.get(1), bits=bits),
         gateway=_read_gateway(hop),
         source=source,
         protocol=protocol,
@@ -279,7 +279,7 @@ def _read_gateway(hop: dict[int, bytes]) -> IPAddress | None:
     return _address(hop.get(5)) or _address(hop.get(18, b"")[2:])
 
 
-def _network(family: int, bits: int, data: bytes | None) -> IPNetwork:
+def _network(family: int, data: bytes | None, *, bits: int) -> IPNetwork:
     empty = bytes(4 if family == AF_INET else 16)
     found = ip_network((data or empty, bits), strict=False)
     assert isinstance(found, IPv4Network | IPv6Network)

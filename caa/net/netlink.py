@@ -42,17 +42,21 @@ class Netlink:
         """Close the socket; twice is once."""
         self._socket.close()
 
-    def request(self, kind: int, flags: int, body: bytes, *, what: str = "") -> None:
+    def change(self, kind: int, body: bytes, *, flags: int = 0, what: str = "") -> None:
         """Send one request and wait for its acknowledgement. `what` completes "the kernel refused to ..."."""
-        sequence = self._send(kind, flags | codec.NLM_F_ACK, body)
+        sequence = self._send(kind, body, flags=flags | codec.NLM_F_ACK)
         for message in self._receive(sequence):
             if message.kind == codec.NLMSG_ERROR:
                 return _check(message, what)
         raise NetworkError("the kernel did not acknowledge a netlink request")
 
+    def request(self, kind: int, flags: int, body: bytes, *, what: str = "") -> None:
+        """The same as `change` for callers that pass the flags second."""
+        self.change(kind, body, flags=flags, what=what)
+
     def ask(self, kind: int, body: bytes) -> bytes:
         """Send a request that is answered by one message, and return its body."""
-        sequence = self._send(kind, 0, body)
+        sequence = self._send(kind, body)
         message = next(self._receive(sequence))
         if message.kind == codec.NLMSG_ERROR:
             _check(message, "")
@@ -68,7 +72,7 @@ class Netlink:
         raise NetworkError("the namespace changes too fast to be read")
 
     def _dump_once(self, kind: int, body: bytes) -> list[bytes] | None:
-        sequence = self._send(kind, codec.NLM_F_DUMP, body)
+        sequence = self._send(kind, body, flags=codec.NLM_F_DUMP)
         found: list[bytes] = []
         torn = False
         for message in self._receive(sequence):
@@ -80,11 +84,11 @@ class Netlink:
             found.append(message.body)
         return None if torn else found
 
-    def _send(self, kind: int, flags: int, body: bytes) -> int:
+    def _send(self, kind: int, body: bytes, *, flags: int = 0) -> int:
         self._sequence += 1
-        flags |= codec.NLM_F_REQUEST
+        data = codec.message(kind, flags | codec.NLM_F_REQUEST, sequence=self._sequence, body=body)
         try:
-            self._socket.sendall(codec.message(kind, flags, sequence=self._sequence, body=body))
+            self._socket.sendall(data)
         except OSError as error:
             raise NetworkError(f"cannot send a netlink request: {error.strerror}") from error
         return self._sequence

@@ -34,7 +34,8 @@ PORT = 4789  # IANA, RFC 7348
 MIN_ID = 555000  # the reference's first id (`reference/deploy.md` 3.8)
 MAX_ID = (1 << 24) - 1
 WORKER_DEVICE = "vxlan1"  # in the pod's namespace, the reference's name
-_OVERHEAD = {4: 50, 6: 70}  # outer Ethernet is not counted, the inner one is: 20 or 40 + UDP 8 + VXLAN 8 + 14
+_OVERHEAD = 50  # over IPv4: IP 20 + UDP 8 + VXLAN 8 + the inner Ethernet header 14
+_OVERHEAD_V6 = 70  # IP 40
 _SMALLEST_V6 = 1280  # RFC 8200 5: below it the kernel switches IPv6 off
 
 
@@ -55,7 +56,7 @@ class Present:
 
 def inner_mtu(underlay: int, pod: int, *, version: int) -> int:
     """The largest packet inside: the underlay's MTU minus the overhead of its IP version, at most the pod's."""
-    return min(underlay - _OVERHEAD[version], pod)
+    return min(underlay - (_OVERHEAD if version == 4 else _OVERHEAD_V6), pod)
 
 
 def tunnel(index: int, network: PodNetwork, *, underlay: Underlay, port: int, min_id: int) -> Tunnel:
@@ -207,7 +208,7 @@ def _reached(route: Route, direct: Iterable[Route]) -> bool:
     return any(gateway in way.destination for way in direct if way.destination.version == gateway.version)
 
 
-def guest_removal(network: PodNetwork, tunnel: Tunnel, present: Present) -> list[Op]:
+def guest_removal(network: PodNetwork, tunnel: Tunnel, *, present: Present) -> list[Op]:
     """What removes the guest's half; empty when absent or when the interface is not this tunnel's."""
     link = present.link(network.interface)
     if link is None or link.vxlan is None or link.vxlan.vni != tunnel.vni:

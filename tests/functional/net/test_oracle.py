@@ -40,7 +40,7 @@ def theirs(box, ours):
 
 
 def put(ours, kind: int, body: bytes) -> None:
-    ours.request(kind, NEW, body, what="play")
+    ours.change(kind, body, flags=NEW, what="play")
 
 
 def test_links_are_read_alike(ours, theirs):

@@ -258,7 +258,7 @@ def test_guest_teardown(world):
     network, tunnel = connect(world)
     guest(world, network, tunnel)
     for _ in range(2):
-        world.vm.inside(lambda: guest_network.teardown(world.guest.path, network, tunnel))
+        world.vm.inside(lambda: guest_network.teardown(world.guest.path, network, tunnel=tunnel))
         assert "eth0" not in world.guest.run("ip", "link")
         assert "notrack" not in world.vm.run("nft", "list", "ruleset")
 

@@ -26,7 +26,7 @@ class Kernel:
     def link(self, name: str) -> m.Link | None:
         return m.Link(index=self.links[name], name=name) if name in self.links else None
 
-    def request(self, kind: int, flags: int, body: bytes, *, what: str = "") -> None:
+    def change(self, kind: int, body: bytes, *, flags: int = 0, what: str = "") -> None:
         self.seen.append(kind)
         if self.refuse.get(kind):
             number = self.refuse[kind].pop(0)

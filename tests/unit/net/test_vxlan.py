@@ -181,9 +181,9 @@ def test_a_hostile_interface_name_is_refused():
 def test_guest_removal():
     link = Link(index=2, name="eth0", kind="vxlan", vxlan=Vxlan(vni=555003, port=4789, local=None, remote=PEER))
     there = Present(links=(link,), redirects={})
-    assert vxlan.guest_removal(POD, TUNNEL, there) == [ops.DeleteLink(side=Side.POD, device="eth0")]
-    assert vxlan.guest_removal(POD, replace(TUNNEL, vni=9), there) == []
-    assert vxlan.guest_removal(POD, TUNNEL, EMPTY) == []
+    assert vxlan.guest_removal(POD, TUNNEL, present=there) == [ops.DeleteLink(side=Side.POD, device="eth0")]
+    assert vxlan.guest_removal(POD, replace(TUNNEL, vni=9), present=there) == []
+    assert vxlan.guest_removal(POD, TUNNEL, present=EMPTY) == []
 
 
 def test_both_ends_speak_one_family():
