@@ -44,7 +44,7 @@ class HypervisorApi:
         self._announce(sandbox, pod)
         if self._stops.has(sandbox):  # of an earlier life of this id: it must not end the new one
             await self._stop(sandbox)
-        path = await self._service.create(sandbox, pod, call.deadline)
+        path = await self._service.create(sandbox, pod, deadline=call.deadline)
         return hypervisor.CreateVMResponse(agentSocketPath=path)
 
     async def start_vm(self, request: hypervisor.StartVMRequest, call: Call) -> hypervisor.StartVMResponse:
@@ -63,7 +63,7 @@ class HypervisorApi:
         self._stops.remove(sandbox)
 
 
-def announced(sandbox: SandboxId, pod: PodSpec, now: time.struct_time) -> str:
+def announced(sandbox: SandboxId, pod: PodSpec, *, now: time.struct_time) -> str:
     """The line by which operators' tests find a pod's VM, in the form of Go's log package
     (`reference/user-pains.md` 5.0)."""
     stamp = time.strftime("%Y/%m/%d %H:%M:%S", now)
@@ -77,7 +77,7 @@ def announce_on(stream: TextIO = sys.stderr) -> Announce:
     """Write the line of every sandbox to `stream`, whatever the log's format is."""
 
     def announce(sandbox: SandboxId, pod: PodSpec) -> None:
-        stream.write(announced(sandbox, pod, time.localtime()) + "\n")
+        stream.write(announced(sandbox, pod, now=time.localtime()) + "\n")
         stream.flush()
 
     return announce

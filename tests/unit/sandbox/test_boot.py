@@ -232,7 +232,7 @@ def test_the_rule_for_running_ones(
     bench: Any, links: list[bool] | None, instances: set[InstanceId] | None, action: Action
 ) -> None:
     states = None if links is None else [LinkState(sandbox=ONE, connected=up, shims=0) for up in links]
-    assert decide_running(record(Phase.RUNNING, bench), states, instances) is action
+    assert decide_running(record(Phase.RUNNING, bench), links=states, instances=instances) is action
 
 
 async def test_an_instance_without_a_recorded_id_is_found_by_its_name(bench: Any) -> None:
