@@ -110,8 +110,7 @@ class _AsDone:
 
 
 def _add_vxlan(op: ops.AddVxlan, spaces: Namespaces) -> bool:
-    underlay = _index(spaces.host, op.underlay, op=op)
-    vxlan = m.Vxlan(vni=op.vni, port=op.port, local=op.local, remote=op.remote, underlay=underlay)
+    vxlan = m.Vxlan(vni=op.vni, port=op.port, local=op.local, remote=op.remote)
     body = m.new_vxlan(op.device, vxlan, netns=spaces.pod_descriptor, mtu=op.mtu, hwaddr=op.hwaddr)
     return _send(spaces.host, op, kind=m.RTM_NEWLINK, body=body, flags=_NEW)
 

@@ -124,14 +124,12 @@ def _host_link(seen: Snapshot, wanted: str) -> m.Link:
     return routed[0]
 
 
-def holder(seen: Snapshot, address: IPAddress) -> Underlay:
-    """The underlay that holds `address`; raises `NetworkError` when the host lost it since the tunnel was planned."""
-    by_index = {link.index: link for link in seen.links}
-    for found in seen.addresses:
-        if found.interface.ip == address and found.index in by_index:
-            link = by_index[found.index]
-            return Underlay(interface=link.name, address=found.interface, mtu=link.mtu)
-    raise NetworkError(f"the worker address {address} of the tunnel is on no interface of this node any more")
+def check_held(addresses: Iterable[m.Address], worker: IPAddress) -> None:
+    """Raises `NetworkError` when the host lost the tunnel's address since the tunnel was planned."""
+    if all(address.interface.ip != worker for address in addresses):
+        raise NetworkError(
+            f"the tunnel's worker address {worker} is on no interface of this node any more: start the pod again"
+        )
 
 
 def way_underlay(seen: Snapshot, way: m.RouteRow | None) -> Underlay | None:

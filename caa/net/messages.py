@@ -38,13 +38,12 @@ _NEIGH = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vxlan:
-    """A VXLAN device's own settings; `underlay` is an interface index in the namespace it was made in, 0 for none."""
+    """A VXLAN device's own settings. As in the reference it is bound to no interface: the routes to `remote` decide."""
 
     vni: int
     port: int
     local: IPAddress | None
     remote: IPAddress | None
-    underlay: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +124,6 @@ def new_vxlan(name: str, vxlan: Vxlan, *, netns: int, mtu: int, hwaddr: str = ""
         u32(1, vxlan.vni),
         attribute(16 if six else 2, vxlan.remote.packed),
         attribute(17 if six else 4, vxlan.local.packed),
-        u32(3, vxlan.underlay),
         u8(7, 0),
         attribute(15, struct.pack("!H", vxlan.port)),
     )
@@ -179,7 +177,6 @@ def _read_vxlan(data: bytes) -> Vxlan:
         port=int.from_bytes(found.get(15, b""), "big"),
         remote=_address(found.get(2) or found.get(16)),
         local=_address(found.get(4) or found.get(17)),
-        underlay=number(found.get(3)),
     )
 
 

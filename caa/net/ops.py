@@ -27,7 +27,6 @@ class AddVxlan:
     """
 
     device: str
-    underlay: str
     vni: int
     port: int
     local: IPAddress
@@ -39,7 +38,7 @@ class AddVxlan:
         return DeleteLink(side=Side.POD, device=self.device)
 
     def __str__(self) -> str:
-        ends = f"{self.local} to {self.remote} port {self.port} over {self.underlay}"
+        ends = f"{self.local} to {self.remote} port {self.port}"
         return f"make the tunnel {self.device} (VXLAN id {self.vni}, {ends}, MTU {self.mtu})"
 
 

@@ -85,9 +85,7 @@ def check_peer(tunnel: Tunnel, peer: IPAddress) -> None:
 # --- the worker's half ----------------------------------------------------------------------------------------------
 
 
-def worker_plan(
-    network: PodNetwork, tunnel: Tunnel, *, peer: IPAddress, underlay: Underlay, present: Present
-) -> list[Op]:
+def worker_plan(network: PodNetwork, tunnel: Tunnel, *, peer: IPAddress, present: Present) -> list[Op]:
     """What is still to do for the worker's half; only repairs when it stands already."""
     check_peer(tunnel, peer)
     link = present.link(WORKER_DEVICE)
@@ -95,7 +93,7 @@ def worker_plan(
     plan: list[Op] = []
     if not keep:
         plan += _remove(link)
-        plan.append(_vxlan(WORKER_DEVICE, tunnel, underlay=underlay, remote=peer, mtu=tunnel.mtu))
+        plan.append(_vxlan(WORKER_DEVICE, tunnel, local=tunnel.worker.ip, remote=peer))
         plan.append(NoLinkLocal(side=Side.POD, device=WORKER_DEVICE))
     plan.append(ChangeLink(side=Side.POD, device=WORKER_DEVICE, up=True))
     for device, target in ((WORKER_DEVICE, network.interface), (network.interface, WORKER_DEVICE)):
@@ -103,16 +101,8 @@ def worker_plan(
     return plan
 
 
-def _vxlan(device: str, tunnel: Tunnel, *, underlay: Underlay, remote: IPAddress, mtu: int) -> AddVxlan:
-    return AddVxlan(
-        device=device,
-        underlay=underlay.interface,
-        vni=tunnel.vni,
-        port=tunnel.port,
-        local=underlay.address.ip,
-        remote=remote,
-        mtu=mtu,
-    )
+def _vxlan(device: str, tunnel: Tunnel, *, local: IPAddress, remote: IPAddress) -> AddVxlan:
+    return AddVxlan(device=device, vni=tunnel.vni, port=tunnel.port, local=local, remote=remote, mtu=tunnel.mtu)
 
 
 def _same(link: m.Link, tunnel: Tunnel, *, local: IPAddress, remote: IPAddress) -> bool:
@@ -174,8 +164,8 @@ def guest_plan(network: PodNetwork, tunnel: Tunnel, *, underlay: Underlay, prese
     plan: list[Op] = []
     if link is None or not _same(link, tunnel, local=underlay.address.ip, remote=tunnel.worker.ip):
         plan += _remove(link)
-        made = _vxlan(device, tunnel, underlay=underlay, remote=tunnel.worker.ip, mtu=mtu)
-        plan.append(replace(made, hwaddr=network.hwaddr))
+        made = _vxlan(device, tunnel, local=underlay.address.ip, remote=tunnel.worker.ip)
+        plan.append(replace(made, mtu=mtu, hwaddr=network.hwaddr))
         if all(isinstance(address, IPv4Interface) for address in network.addresses):
             plan.append(NoLinkLocal(side=Side.POD, device=device))
     plan.append(ChangeLink(side=Side.POD, device=device, up=True, mtu=mtu, hwaddr=network.hwaddr))

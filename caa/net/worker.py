@@ -15,7 +15,7 @@ from caa.model.instance import IPAddress
 from caa.model.network import PodNetwork, Tunnel
 from caa.net import apply, nft, spaces, vxlan
 from caa.net.codec import KernelRefused
-from caa.net.inspect import Underlay, holder, host_underlay, pod_network
+from caa.net.inspect import Underlay, check_held, host_underlay, pod_network
 from caa.net.netlink import Netlink
 
 T = TypeVar("T")
@@ -76,9 +76,8 @@ class VxlanNetworking:
 
     def _connect(self, netns: str, network: PodNetwork, *, tunnel: Tunnel, peer: IPAddress) -> None:
         with spaces.opened(netns) as both:
-            underlay = holder(spaces.look(both.host), tunnel.worker.ip)
-            present = spaces.present(both.pod)
-            plan = vxlan.worker_plan(network, tunnel, peer=peer, underlay=underlay, present=present)
+            check_held(both.host.addresses(), tunnel.worker.ip)
+            plan = vxlan.worker_plan(network, tunnel, peer=peer, present=spaces.present(both.pod))
             try:
                 apply.apply(plan, both)
             except KernelRefused as error:

@@ -254,6 +254,23 @@ def test_ptp_plugin_routes(world):
     assert sorted(world.guest.run("ip", "-4", "route").splitlines()) == sorted(want.splitlines())
 
 
+def test_a_pod_vm_that_is_not_behind_the_default_route(world):
+    """The worker's address is on one interface, the way to the pod VM leads through another."""
+    world.worker.ip(
+        """link add nic0 type bridge
+        link set nic0 up
+        addr add 172.30.0.1/24 dev nic0
+        route del default
+        route add default via 172.30.0.254
+        """
+    )
+    world.vm.ip("route add default via 192.168.77.1\n")
+    network, tunnel = connect(world)
+    assert str(tunnel.worker) == "172.30.0.1/24"
+    guest(world, network, tunnel)
+    assert world.client.pings("10.88.0.10")
+
+
 def test_guest_teardown(world):
     network, tunnel = connect(world)
     guest(world, network, tunnel)

@@ -49,7 +49,6 @@ class Both:
 
 VXLAN = ops.AddVxlan(
     device="vxlan1",
-    underlay="ens5",
     vni=1,
     port=4789,
     local=ip_address("10.0.0.1"),

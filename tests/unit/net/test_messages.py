@@ -21,22 +21,19 @@ v6 = st.ip_addresses(v=6).filter(lambda a: int(a) != 0)
 
 @little
 def test_new_vxlan_bytes():
-    vxlan = m.Vxlan(
-        vni=555000, port=4789, local=ip_address("192.168.77.1"), remote=ip_address("192.168.77.2"), underlay=2
-    )
+    vxlan = m.Vxlan(vni=555000, port=4789, local=ip_address("192.168.77.1"), remote=ip_address("192.168.77.2"))
     body = m.new_vxlan("vxlan1", vxlan, netns=9, mtu=1450)
     assert body == bytes.fromhex(
         "00000000 00000000 00000000 00000000"  # ifinfomsg
         "0b00 0300 76786c616e310000"  # IFLA_IFNAME vxlan1
         "0800 0400 aa050000"  # IFLA_MTU
         "0800 1c00 09000000"  # IFLA_NET_NS_FD
-        "4400 1200"  # IFLA_LINKINFO
+        "3c00 1200"  # IFLA_LINKINFO
         "0a00 0100 76786c616e000000"  # IFLA_INFO_KIND
-        "3400 0200"  # IFLA_INFO_DATA
+        "2c00 0200"  # IFLA_INFO_DATA
         "0800 0100 f8770800"  # id
         "0800 0200 c0a84d02"  # group
         "0800 0400 c0a84d01"  # local
-        "0800 0300 02000000"  # link
         "0500 0700 00000000"  # learning off
         "0600 0f00 12b50000"  # port, network byte order
     )
@@ -73,7 +70,7 @@ def test_a_filter_of_somebody_else_has_no_target():
 
 def test_a_vxlan_link_is_read_back():
     for local, remote in (("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")):
-        vxlan = m.Vxlan(vni=77, port=4790, local=ip_address(local), remote=ip_address(remote), underlay=3)
+        vxlan = m.Vxlan(vni=77, port=4790, local=ip_address(local), remote=ip_address(remote))
         link = m.read_link(m.new_vxlan("eth0", vxlan, netns=5, mtu=1400, hwaddr="02:00:00:00:00:0a"))
         assert link == m.Link(
             index=0, name="eth0", kind="vxlan", mtu=1400, hwaddr="02:00:00:00:00:0a", up=False, vxlan=vxlan

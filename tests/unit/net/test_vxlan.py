@@ -35,13 +35,13 @@ WORKER_LINK = Link(
     index=9,
     name="vxlan1",
     kind="vxlan",
-    vxlan=Vxlan(vni=555003, port=4789, local=ip_address("192.168.77.1"), remote=PEER, underlay=2),
+    vxlan=Vxlan(vni=555003, port=4789, local=ip_address("192.168.77.1"), remote=PEER),
 )
 STANDING = Present(links=(WORKER_LINK,), redirects={"eth0": "vxlan1", "vxlan1": "eth0"})
 
 
 def worker(present: Present, **more):
-    return vxlan.worker_plan(POD, TUNNEL, peer=more.get("peer", PEER), underlay=HOST, present=present)
+    return vxlan.worker_plan(POD, TUNNEL, peer=more.get("peer", PEER), present=present)
 
 
 def kinds(plan) -> list[str]:
@@ -83,7 +83,6 @@ def test_worker_half_from_nothing():
     ]
     assert plan[0] == ops.AddVxlan(
         device="vxlan1",
-        underlay="ens5",
         vni=555003,
         port=4789,
         local=ip_address("192.168.77.1"),
@@ -142,7 +141,7 @@ def test_guest_half_from_nothing():
     assert kinds(plan) == ["AddVxlan", "ChangeLink", "AddAddress", "AddAddress", "AddRoute", "AddRoute", "AddNeighbour"]
     made = plan[0]
     assert isinstance(made, ops.AddVxlan)
-    assert (made.device, made.underlay, made.hwaddr, made.mtu) == ("eth0", "ens1", POD.hwaddr, 1450)
+    assert (made.device, made.hwaddr, made.mtu) == ("eth0", POD.hwaddr, 1450)
     assert (str(made.local), str(made.remote)) == ("192.168.77.2", "192.168.77.1")
     routes = [op.route for op in plan if isinstance(op, ops.AddRoute)]
     assert [str(route.destination) for route in routes] == ["10.88.0.0/24", "0.0.0.0/0"]
