@@ -1,0 +1,109 @@
+"""The two node processes, started as an operator starts them: settings in the environment, logs in files."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import Process
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from caa.errors import Unavailable
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where everything of one demo lies; the names are short because a unix socket's path may have 107 bytes."""
+
+    top: Path
+
+    @property
+    def run(self) -> Path:
+        return self.top / "r"
+
+    @property
+    def pods(self) -> Path:
+        return self.run / "pods"
+
+    @property
+    def state(self) -> Path:
+        return self.top / "state"
+
+    @property
+    def vms(self) -> Path:
+        return self.top / "vms"
+
+    @property
+    def hypervisor(self) -> Path:
+        return self.run / "hypervisor.sock"
+
+    def log(self, name: str) -> Path:
+        return self.top / f"{name}.log"
+
+
+def settings(paths: Paths, provider: str) -> dict[str, str]:
+    """The environment of both daemons: what the ConfigMap would hold."""
+    return {
+        **os.environ,
+        "CLOUD_PROVIDER": provider,
+        "REMOTE_HYPERVISOR_ENDPOINT": str(paths.hypervisor),
+        "PODS_DIR": str(paths.pods),
+        "CAA_RUN_DIR": str(paths.run),
+        "CAA_STATE_DIR": str(paths.state),
+        "LOCAL_STATE_DIR": str(paths.vms),
+        "NODE_NAME": "demo-node",
+        "CAA_CLUSTER_ID": "demo",
+        "LOG_FORMAT": "json",
+    }
+
+
+@dataclass
+class Daemons:
+    """The relay and the node as child processes."""
+
+    paths: Paths
+    provider: str
+    running: dict[str, Process] = field(default_factory=dict)
+
+    async def start(self) -> None:
+        """Start both; `Unavailable` with the end of a log when one does not come up within 20 s."""
+        for name in ("relay", "node"):
+            await self.start_one(name)
+        await self._wait_for(self.paths.hypervisor, "relay")
+        await self._wait_for(self.paths.run / "node.sock", "node")
+
+    async def start_one(self, name: str) -> None:
+        with self.paths.log(name).open("ab") as log:
+            self.running[name] = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "caa",
+                name,
+                env=settings(self.paths, self.provider),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the demo alone
+            )
+
+    async def _wait_for(self, path: Path, name: str) -> None:
+        end = time.monotonic() + 20
+        while not await asyncio.to_thread(path.exists):
+            if self.running[name].returncode is not None or time.monotonic() > end:
+                raise Unavailable(f"caa {name} did not start: {self.paths.log(name).read_text()[-2000:]}")
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        """SIGTERM, node first; SIGKILL after 15 s. Daemons that are gone already are fine."""
+        for name in ("node", "relay"):
+            process = self.running.pop(name, None)
+            if process is not None and process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+                await self._reap(process)
+
+    async def _reap(self, process: Process) -> None:
+        try:
+            await asyncio.wait_for(process.wait(), 15)
+        except TimeoutError:
+            process.kill()
+            await process.wait()

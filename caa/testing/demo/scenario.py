@@ -1,0 +1,123 @@
+"""The demo in order: look, start the daemons, run the pods, stop everything, look again, say what is left."""
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from caa.testing.demo import play, report, world
+from caa.testing.demo.daemons import Daemons, Paths
+from caa.testing.demo.report import Result
+from caa.testing.shim.kinds import Kind
+
+_SETTLE = 30.0  # seconds: StopVM is answered once it is durable, the teardown goes on behind it
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the command line asked for."""
+
+    folder: Path
+    keep: bool = False
+    quiet: bool = False
+    pods: int = 1
+    provider: str = "local"
+    shim: Kind = Kind.GO
+
+    def say(self, *lines: str) -> None:
+        if not self.quiet:
+            for line in lines:
+                click.echo(line)
+
+
+@dataclass
+class Stage:
+    """Where a left-over could be."""
+
+    paths: Paths
+    groups: list[Path] = field(default_factory=list)
+
+    async def look(self) -> world.Snapshot:
+        return await asyncio.to_thread(world.snapshot, [self.paths.pods, self.paths.vms / "vms"], self.groups)
+
+    async def settled(self, earlier: world.Snapshot) -> dict[str, list[str]]:
+        """What is left over once nothing changes any more, or after the bound."""
+        end = time.monotonic() + _SETTLE
+        while True:
+            left = (await self.look()).more_than(earlier)
+            if not left or time.monotonic() > end:
+                return left
+            await asyncio.sleep(0.05)
+
+
+async def run(plan: Plan) -> Result:
+    """Never raises for a pod that fails: the result says what went wrong."""
+    result = Result(provider=plan.provider, pods=plan.pods)
+    stage = Stage(Paths(plan.folder))
+    await asyncio.to_thread(world.prepare)
+    before = await stage.look()
+    daemons = Daemons(stage.paths, plan.provider)
+    try:
+        await daemons.start()
+        ready = await stage.look()
+        try:
+            await _pods(plan, stage, result)
+        finally:
+            result.left_over = await stage.settled(ready)
+    except Exception as error:  # whatever went wrong is told, and the daemons must not stay
+        result.error = f"{type(error).__name__}: {error}"
+        plan.say(*_logs(stage.paths))
+    finally:
+        await daemons.stop()
+    if not result.left_over:
+        result.left_over = await stage.settled(before)
+    result.ok = not result.error and not result.left_over
+    plan.say(*report.verdict(result))
+    return result
+
+
+async def _pods(plan: Plan, stage: Stage, result: Result) -> None:
+    plan.say(f"Starting {plan.pods} pod(s) with the {plan.provider} provider, as the {plan.shim} shim does ...")
+    began = time.perf_counter()
+    paths = stage.paths
+    guests = await asyncio.gather(*(play.begin(paths, number, plan.shim) for number in range(plan.pods)))
+    result.timings_ms["all_started"] = round((time.perf_counter() - began) * 1000, 1)
+    for guest in guests:
+        stage.groups += await asyncio.to_thread(world.groups_of, guest.instance_name)
+    first = guests[0].played
+    plan.say("", "The start, from CreateVM (begin, length):", *report.waterfall(first.spans), "")
+    try:
+        await asyncio.gather(*(play.use(guest, paths) for guest in guests))
+        plan.say(*report.facts("What the pod showed:", {**first.exec, **first.network}), "")
+        if plan.keep:
+            await _keep(plan, paths, guests[0])
+    finally:
+        await asyncio.gather(*(play.end(guest) for guest in guests))
+    result.exec, result.network = first.exec, first.network
+    result.timings_ms |= first.timings_ms
+    result.timings_ms["total"] = round((time.perf_counter() - began) * 1000, 1)
+    result.timings_ms |= {span.name: round(span.length_ms, 1) for span in first.spans}
+
+
+async def _keep(plan: Plan, paths: Paths, guest: play.Guest) -> None:
+    """Wait for Ctrl-C; the socket's path is valid outside the demo's namespaces too."""
+    socket = paths.pods / guest.pod.sandbox_id / "agent.ttrpc"
+    plan.say(
+        "The pod runs until Ctrl-C. In another terminal, as root:",
+        f"  python -m caa.testing.shim exec {socket} {guest.web.container} -- /bin/sh",
+        f"  python -m caa.testing.shim exec {socket} {guest.web.container} -- wget -q -O - http://127.0.0.1/",
+    )
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+
+
+def _logs(paths: Paths) -> list[str]:
+    """The end of every log and console, for a demo that failed."""
+    lines = []
+    for path in (paths.log("relay"), paths.log("node"), *paths.vms.rglob("console*")):
+        if path.is_file():
+            lines += [f"--- {path.name}", *path.read_text(errors="replace").splitlines()[-25:]]
+    return lines

@@ -1,0 +1,147 @@
+"""The demo's worker node: an uplink, a CNI bridge, pod namespaces, a snapshot of everything that could be left over."""
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from caa.errors import NetworkError
+
+NETNS = Path("/run/netns")
+CGROUPS = Path("/sys/fs/cgroup")
+BRIDGE = "cni0"
+CLIENT = "client"
+SUBNET = "10.88.0"
+
+
+def run(*argv: str) -> str:
+    """Run a program of the machine, return what it prints. Raises `NetworkError` with what it said."""
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise NetworkError(f"{' '.join(argv)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def in_netns(name: str, *argv: str) -> list[str]:
+    """`argv` in a network namespace; `nsenter`, since `ip netns exec` would hide the cgroups."""
+    return ["nsenter", f"--net={NETNS / name}", "--", *argv]
+
+
+def prepare() -> None:
+    """Give the fresh namespaces what a worker node has: own /run, loopback, uplink with default route, CNI bridge."""
+    run("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run")
+    NETNS.mkdir()
+    run("ip", "link", "set", "lo", "up")
+    run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "uplink")
+    run("ip", "link", "set", "uplink", "up")
+    run("ip", "address", "add", "10.200.0.1/24", "dev", "eth0")
+    run("ip", "link", "set", "eth0", "up")
+    run("ip", "route", "add", "default", "via", "10.200.0.254")
+    run("ip", "link", "add", BRIDGE, "type", "bridge", "forward_delay", "0")
+    run("ip", "address", "add", f"{SUBNET}.1/16", "dev", BRIDGE)
+    run("ip", "link", "set", BRIDGE, "up")
+    attach(CLIENT, f"{SUBNET}.2")
+
+
+def attach(name: str, address: str) -> None:
+    """Make a network namespace with `eth0` on the bridge, as a CNI bridge plugin does."""
+    host = f"veth-{name}"[:15]
+    run("ip", "netns", "add", name)
+    run("ip", "link", "add", host, "type", "veth", "peer", "name", "eth0", "netns", name)
+    run("ip", "link", "set", host, "master", BRIDGE, "up")
+    for command in (
+        ("link", "set", "lo", "up"),
+        ("address", "add", f"{address}/16", "dev", "eth0"),
+        ("link", "set", "eth0", "up"),
+        ("route", "add", "default", "via", f"{SUBNET}.1"),
+    ):
+        run("ip", "-netns", name, *command)
+
+
+def detach(name: str) -> None:
+    """What the CNI plugin does at the end: the namespace and its link go."""
+    run("ip", "netns", "delete", name)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything a pod could leave behind, as sets of readable lines."""
+
+    processes: frozenset[str]
+    namespaces: frozenset[str]
+    links: frozenset[str]
+    addresses: frozenset[str]
+    sockets: frozenset[str]
+    nft_rules: frozenset[str]
+    mounts: frozenset[str]
+    cgroups: frozenset[str]
+    files: frozenset[str]
+
+    def more_than(self, earlier: "Snapshot") -> dict[str, list[str]]:
+        """What is here and was not there, by kind; empty when nothing is left."""
+        kinds = [kind.name for kind in fields(self)]
+        extra = {kind: sorted(getattr(self, kind) - getattr(earlier, kind)) for kind in kinds}
+        return {kind: lines for kind, lines in extra.items() if lines}
+
+
+def snapshot(folders: Sequence[Path], groups: Sequence[Path] = ()) -> Snapshot:
+    """Look at the whole demo namespace; `folders` are searched for files, `groups` are cgroups that are ours.
+
+    Cgroups have no namespace of their own here, so those of other programs on this machine must be left out.
+    """
+    return Snapshot(
+        processes=frozenset(_processes()),
+        namespaces=frozenset(path.name for path in NETNS.iterdir()),
+        links=frozenset(link["ifname"] for link in json.loads(run("ip", "-json", "link"))),
+        addresses=frozenset(_addresses()),
+        sockets=frozenset(_sockets()),
+        nft_rules=frozenset(run("nft", "list", "ruleset").splitlines()),
+        mounts=frozenset(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()),
+        cgroups=frozenset(str(path) for group in groups if group.exists() for path in (group, *_below(group))),
+        files=frozenset(str(path) for folder in folders if folder.exists() for path in folder.rglob("*")),
+    )
+
+
+def _processes() -> Iterator[str]:
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it ended while we looked
+            continue
+        if words:  # the kernel's threads and zombies have none
+            yield f"{entry.name} {words[:100].strip()}"
+
+
+def _addresses() -> Iterator[str]:
+    for link in json.loads(run("ip", "-json", "address")):
+        for address in link["addr_info"]:
+            if address["scope"] != "link":
+                yield f"{link['ifname']} {address['local']}"
+
+
+def _sockets() -> Iterator[str]:
+    """Bound unix sockets by path, and listening TCP and UDP ports."""
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        words = line.split(maxsplit=7)
+        if len(words) == 8:
+            yield words[7]
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] in {"0A", "07"}:  # LISTEN; unconnected
+                yield f"{table} {words[1]}"
+
+
+def _below(group: Path) -> Iterator[Path]:
+    """The cgroups below one; they may go while we look."""
+    with contextlib.suppress(FileNotFoundError):
+        yield from (path for path in group.rglob("*") if path.is_dir())
+
+
+def groups_of(instance: str) -> list[Path]:
+    """The top cgroups, one a hierarchy, that hold a pod VM of this name."""
+    return [path.parent for depth in ("", "*/") for path in CGROUPS.glob(f"{depth}*/{instance}")]
