@@ -42,6 +42,12 @@ def plug(site: Site, name: str, *, address: IPv4Interface, pid: int) -> None:
             _configure(inside, address, gateway=site.gateway)
 
 
+def plugged(site: Site, name: str) -> bool:
+    """Whether the pod VM's cable ends in this network namespace."""
+    with Netlink.open() as node:
+        return node.link(site.link_name(name)) is not None
+
+
 def unplug(site: Site, name: str) -> None:
     """Take the pod VM's cable away, and the bridge when it was the last one; absent is done."""
     with Netlink.open() as node:

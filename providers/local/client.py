@@ -45,7 +45,7 @@ class Machines(Protocol):
         """Every record, half-made machines included."""
 
     def alive(self, name: str) -> bool:
-        """Whether a process of it runs."""
+        """Whether a process of it runs and its cable is plugged in."""
 
     def launch(self, record: Record, user_data: bytes) -> Record:
         """Make the machine and start the guest. On an error the caller removes what was made."""
@@ -86,8 +86,8 @@ class LocalMachines:
         return found
 
     def alive(self, name: str) -> bool:
-        """Whether a process of it runs."""
-        return bool(self._cgroups.processes(name))
+        """Whether a process of it runs, and its cable ends here: the node may have come back in another namespace."""
+        return bool(self._cgroups.processes(name)) and bridge.plugged(self._site, name)
 
     def launch(self, record: Record, user_data: bytes) -> Record:
         """Record, address, cgroups, process, cable, guest: in this order, so that `remove` finds whatever was begun."""
