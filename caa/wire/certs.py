@@ -138,7 +138,7 @@ class NodeAuthority:
         return min(client.not_valid_after_utc - now, self._client_lifetime)
 
     def _issue_client(self) -> None:
-        profile = pki.Profile(CLIENT_ORGANISATION, "", lifetime=self._client_lifetime, server=False)
+        profile = pki.Profile(CLIENT_ORGANISATION, CLIENT_ORGANISATION, lifetime=self._client_lifetime, server=False)
         client = pki.issue(self._ca, profile, now=self._clock())
         _replace(self._folder / "client.pem", client.cert_pem + client.key_pem)
 
