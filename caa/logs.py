@@ -15,8 +15,8 @@ LEVELS = ("debug", "info", "warning", "error")
 _SHORTEST_SECRET = 6  # a shorter one would blank out ordinary words
 
 _SECRET_KEY = re.compile(
-    r"(^|[_.-])(passwo?r?d|secret|token|credentials?|authorization|auth|initdata|policy|user_?data|annotations|key_pem"
-    r"|(private|api|access|secret|server|tls|client)_key)$",
+    r"(^|[_.-])(passwo?r?d|secret|token|credentials?|authorization|auth|initdata|policy|user[_-]?data|annotations|key[_-]pem"
+    r"|(private|api|access|secret|server|tls|client)[_-]key)$",
     re.IGNORECASE,
 )
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL)
