@@ -80,7 +80,7 @@ class Commands(click.Group):
 
     def __init__(self) -> None:
         super().__init__("caa", help="Peer-pods cloud API adaptor: one confidential VM per Kubernetes pod.")
-        self.add_command(_node_command("node", run_node, "Run the control plane of a worker node."))
+        self.add_command(_node_command("node", run_node, text="Run the control plane of a worker node."))
         self.add_command(SettingsCommand("relay", run_relay, _relay_rows, help="Run the data plane of a worker node."))
         self.add_command(_config_group())
         self.add_command(_demo_command())
@@ -91,7 +91,9 @@ class Commands(click.Group):
         command = super().get_command(ctx, cmd_name)
         world: World = ctx.obj
         if command is None and cmd_name in world.find(DRIVER_NAMES)():
-            return _node_command(cmd_name, run_node, f"Run the control plane with the driver {cmd_name}.", cmd_name)
+            return _node_command(
+                cmd_name, run_node, text=f"Run the control plane with the driver {cmd_name}.", provider=cmd_name
+            )
         return command
 
 
@@ -164,10 +166,10 @@ def driver_sections(world: World) -> dict[str, Sequence[AnySetting]]:
     return sections
 
 
-def _node_command(name: str, act: Act, help_text: str, provider: str = "") -> SettingsCommand:
+def _node_command(name: str, act: Act, *, text: str, provider: str = "") -> SettingsCommand:
     checks = (*NODE_CHECKS, Check((INITDATA,), _initdata_problem))
     first = [f"{_PROVIDER_FLAG}={provider}"] if provider else []
-    return SettingsCommand(name, act, _node_rows, checks=checks, first=first, help=help_text)
+    return SettingsCommand(name, act, _node_rows, checks=checks, first=first, help=text)
 
 
 def _node_rows(world: World, words: Sequence[str]) -> Sequence[AnySetting]:
@@ -217,8 +219,8 @@ def _initdata_problem(settings: Settings) -> str:
 
 def _config_group() -> click.Group:
     group = click.Group("config", help="Look at the settings.")
-    group.add_command(_node_command("show", _show, "Print the effective settings and where each came from."))
-    group.add_command(_node_command("check", _check, "Check the settings; exit status 2 when one is wrong."))
+    group.add_command(_node_command("show", _show, text="Print the effective settings and where each came from."))
+    group.add_command(_node_command("check", _check, text="Check the settings; exit status 2 when one is wrong."))
     group.add_command(click.Command("docs", callback=_docs, help="Print the page docs/settings.md."))
     return group
 

@@ -121,7 +121,7 @@ def load(
     loaded: list[Loaded] = []
     problems: list[str] = []
     for row in rows:
-        found = _take(row, environ, flags)
+        found = _take(row, environ, flags=flags)
         if isinstance(found, Loaded):
             loaded.append(found)
         else:
@@ -142,8 +142,8 @@ def shown(row: AnySetting, text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 20]}... ({len(text)} characters)"
 
 
-def _take(row: AnySetting, environ: Mapping[str, str], flags: Mapping[str, str]) -> Loaded | str:
-    text, origin = _source(row, environ, flags)
+def _take(row: AnySetting, environ: Mapping[str, str], *, flags: Mapping[str, str]) -> Loaded | str:
+    text, origin = _source(row, environ, flags=flags)
     if text is None:
         return f"{row.label} is required and not set: {row.help}" if row.required else _default(row)
     if row.required and not text:
@@ -159,7 +159,7 @@ def _default(row: AnySetting) -> Loaded:
     return Loaded(row, row.default, Origin.DEFAULT)
 
 
-def _source(row: AnySetting, environ: Mapping[str, str], flags: Mapping[str, str]) -> tuple[str | None, Origin]:
+def _source(row: AnySetting, environ: Mapping[str, str], *, flags: Mapping[str, str]) -> tuple[str | None, Origin]:
     if row.flag and row.flag in flags:
         return flags[row.flag].strip(), Origin.FLAG
     text = environ.get(row.env, "").strip() if row.env else ""

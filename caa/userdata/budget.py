@@ -19,7 +19,7 @@ class Budget:
         return (size + 2) // 3 * 4 if self.base64 else size
 
 
-def check(document: bytes, files: Sequence[File], budget: Budget) -> None:
+def check(document: bytes, files: Sequence[File], *, budget: Budget) -> None:
     """Raise `UserDataTooLarge` when the document does not fit; the message lists the files, the largest first."""
     cost = budget.cost(len(document))
     if budget.limit is None or cost <= budget.limit:

@@ -8,12 +8,13 @@ carriage returns and leading blanks).
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from caa.errors import InvalidInput
 
 HEADER = "#cloud-config\n"
 _NOT_PLAIN = re.compile(r"[^ !#-\[\]-~]")  # all but printable ASCII without `"` and `\`
-_SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_SHORT = MappingProxyType({'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ class Fields:
             raise self.wrong(key, "a list of objects")
         return [Fields(item, f"{self._place} {key}[{index}]") for index, item in enumerate(items)]
 
-    def value(self, key: str, parse: Callable[[str], T], text: str) -> T:
+    def value(self, key: str, parse: Callable[[str], T], *, text: str) -> T:
         """What `parse` makes of `text`, the content of the field `key`; its `ValueError` becomes ours."""
         try:
             return parse(text)
@@ -79,7 +79,7 @@ class Fields:
     def address(self, key: str) -> IPAddress | None:
         """An IP address; None when empty."""
         text = self.text(key)
-        return self.value(key, ip_address, text) if text else None
+        return self.value(key, ip_address, text=text) if text else None
 
     def interface(self, key: str, *, optional: bool = False) -> str:
         text = self.text(key)

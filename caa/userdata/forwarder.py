@@ -10,7 +10,7 @@ from ipaddress import ip_interface, ip_network
 from typing import Any
 
 from caa.errors import InvalidInput
-from caa.model.network import IPInterface, Neighbour, PodNetwork, Route, Tunnel
+from caa.model.network import IPInterface, IPNetwork, Neighbour, PodNetwork, Route, Tunnel
 from caa.userdata.fields import Fields
 
 MAX_SIZE = 1024 * 1024  # bytes; a document of ours has about 3 KiB
@@ -158,7 +158,7 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _parse_network(fields: Fields) -> PodNetwork:
-    addresses = tuple(fields.value(key, ip_interface, text) for key, text in _address_texts(fields))
+    addresses = tuple(fields.value(key, ip_interface, text=text) for key, text in _address_texts(fields))
     routes = (*fields.parts("routes"), *fields.parts("extra-routes"))
     entries = (*fields.parts("neighbors"), *fields.parts("extra-neighbors"))
     return PodNetwork(
@@ -177,7 +177,7 @@ def _address_texts(fields: Fields) -> list[tuple[str, str]]:
 
 
 def _parse_tunnel(fields: Fields) -> Tunnel:
-    worker = fields.value("worker-node-ip", ip_interface, fields.text("worker-node-ip"))
+    worker = fields.value("worker-node-ip", ip_interface, text=fields.text("worker-node-ip"))
     return Tunnel(
         kind=fields.text("tunnel-type"),
         index=fields.number("index"),
@@ -191,7 +191,7 @@ def _parse_tunnel(fields: Fields) -> Tunnel:
 def _parse_route(fields: Fields, version: int) -> Route:
     default = "0.0.0.0/0" if version == 4 else "::/0"
     return Route(
-        destination=fields.value("dst", lambda text: ip_network(text, strict=False), fields.text("dst") or default),
+        destination=fields.value("dst", _network_of, text=fields.text("dst") or default),
         gateway=fields.address("gw"),
         device=fields.interface("dev", optional=True),
         source=fields.address("src"),
@@ -201,6 +201,10 @@ def _parse_route(fields: Fields, version: int) -> Route:
         metric=fields.number("metric"),
         onlink=fields.flag("onlink"),
     )
+
+
+def _network_of(text: str) -> IPNetwork:
+    return ip_network(text, strict=False)
 
 
 def _parse_neighbour(fields: Fields) -> Neighbour:

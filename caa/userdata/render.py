@@ -33,5 +33,5 @@ def render(parts: Parts, budget: budgets.Budget) -> bytes:
     """The cloud-config document, not yet base64; raises `UserDataTooLarge` when the provider would not take it."""
     listed = files(parts)
     document = cloudconfig.render(listed)
-    budgets.check(document, listed, budget)
+    budgets.check(document, listed, budget=budget)
     return document

@@ -5,18 +5,21 @@ Strings and comments are harmless, so only what stands outside them is bounded.
 """
 
 import re
+from types import MappingProxyType
 
 MAX_STRUCTURE = 16 * 1024  # characters outside strings and comments; real initdata has some hundred
 MAX_DOTS = 16  # outside strings, in one line: the parts of a dotted key
 
 _OPENERS = re.compile(r"'''|\"\"\"|['\"#]")
-_CLOSERS = {
-    "'''": re.compile(r".*?'{3,5}", re.DOTALL),
-    '"""': re.compile(r'(?:[^"\\]|\\.|"(?!""))*"{3,5}', re.DOTALL),
-    "'": re.compile(r"[^'\n]*'"),
-    '"': re.compile(r'(?:[^"\\\n]|\\[^\n])*"'),
-    "#": re.compile(r"[^\n]*"),
-}
+_CLOSERS = MappingProxyType(
+    {
+        "'''": re.compile(r".*?'{3,5}", re.DOTALL),
+        '"""': re.compile(r'(?:[^"\\]|\\.|"(?!""))*"{3,5}', re.DOTALL),
+        "'": re.compile(r"[^'\n]*'"),
+        '"': re.compile(r'(?:[^"\\\n]|\\[^\n])*"'),
+        "#": re.compile(r"[^\n]*"),
+    }
+)
 
 
 def refuse_hostile(text: str) -> None:

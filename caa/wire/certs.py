@@ -158,9 +158,9 @@ class ManualCertificates:
         """
         ca = _operator_file("CACERT_FILE", ca_file) if ca_file else ""
         cert, key = _operator_file("CERT_FILE", cert_file), _operator_file("CERT_KEY", key_file)
-        if ca:
-            _require_certificates("CACERT_FILE", ca_file, ca)
-        _require_certificates("CERT_FILE", cert_file, cert)
+        if ca_file:
+            _require_certificates("CACERT_FILE", ca, path=ca_file)
+        _require_certificates("CERT_FILE", cert, path=cert_file)
         try:
             pki.load(cert + "\n" + key)
         except ValueError:
@@ -235,7 +235,7 @@ def _operator_file(setting: str, path: Path) -> str:
         raise ConfigError(f"{setting}: {path} cannot be read: {reason}") from error
 
 
-def _require_certificates(setting: str, path: Path | None, pem: str) -> None:
+def _require_certificates(setting: str, pem: str, *, path: Path) -> None:
     try:
         x509.load_pem_x509_certificates(pem.encode())
     except ValueError:

@@ -46,7 +46,7 @@ def create_authority(organisation: str, name: str, *, lifetime: timedelta, now: 
     subject = _subject(organisation, name)
     key_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     builder = (
-        _builder(subject, subject, key)
+        _builder(subject, issuer=subject, key=key)
         .not_valid_before(now - CLOCK_SKEW)
         .not_valid_after(now + lifetime)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -64,7 +64,7 @@ def issue(authority: Identity, profile: Profile, *, now: datetime) -> Identity:
     key = ec.generate_private_key(ec.SECP256R1())
     ca = authority.certificate
     builder = (
-        _builder(_subject(profile.organisation, profile.name), ca.subject, key)
+        _builder(_subject(profile.organisation, profile.name), issuer=ca.subject, key=key)
         .not_valid_before(max(now - CLOCK_SKEW, ca.not_valid_before_utc))
         .not_valid_after(min(now + profile.lifetime, ca.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -112,7 +112,7 @@ def _key_block(pem: str) -> bytes:
     return (head[head.rfind("-----BEGIN") :] + begin + tail).encode()
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, *, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
