@@ -12,16 +12,13 @@ MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
-MS_REMOUNT = 32
 MS_BIND = 4096
-MS_REC = 16384
 MNT_DETACH = 2
 
 _FLAGS = MappingProxyType(
     {"ro": MS_RDONLY, "nosuid": MS_NOSUID, "nodev": MS_NODEV, "noexec": MS_NOEXEC, "bind": MS_BIND}
 )
 _PR_SET_CHILD_SUBREAPER = 36
-_PR_SET_DUMPABLE = 4
 
 # include/uapi/linux/capability.h, in the order of the bits.
 _CAPABILITIES = """
