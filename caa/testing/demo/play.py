@@ -5,10 +5,11 @@ import hashlib
 import time
 from asyncio.subprocess import PIPE
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from caa.model.ids import SandboxId, instance_name
-from caa.testing.demo import world
+from caa.testing.demo import observe, world
 from caa.testing.demo.daemons import Paths
 from caa.testing.demo.report import Span
 from caa.testing.shim.kinds import Kind, PodOptions
@@ -60,13 +61,22 @@ async def begin(paths: Paths, number: int, kind: Kind = Kind.GO) -> Guest:
     """Make the pod's namespace as a CNI plugin would, start the pod and its web server."""
     name, address = f"pod{number}", f"{world.SUBNET}.{number + 10}"
     await asyncio.to_thread(world.attach, name, address)
-    began = time.perf_counter()
+    began, wall, monotonic = time.perf_counter(), time.time(), time.monotonic()
     options = PodOptions(name=name, namespace="demo", netns=str(world.NETNS / name))
     pod = await Shim(str(paths.hypervisor), kind).start(options)
     web = await pod.container("web", ["/bin/sh", "-c", _SERVE])
     played = Played(timings_ms={"start": _since(began)})
-    played.spans = [Span(one.name, one.began_ms, one.took_ms) for one in pod.timings]
-    return Guest(name, address, pod, web, played)
+    guest = Guest(name, address, pod, web, played)
+    inner = observe.node_steps(await _text(paths.log("node")), pod.sandbox_id, wall)
+    for console in await asyncio.to_thread(lambda: list(paths.vms.rglob(f"{guest.instance_name}/console*"))):
+        inner += observe.guest_milestones(await _text(console), monotonic)
+    calls = [Span(one.name, one.began_ms, one.took_ms) for one in pod.timings]
+    played.spans = sorted([*calls, *inner], key=lambda span: span.start_ms)
+    return guest
+
+
+async def _text(path: Path) -> str:
+    return await asyncio.to_thread(path.read_text, errors="replace")
 
 
 async def use(guest: Guest, paths: Paths) -> None:

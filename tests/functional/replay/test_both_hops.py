@@ -11,6 +11,7 @@ from caa.testing.traces import Event, Frame
 from caa.wire.frames import HEADER, FrameType
 from caa.wire.proto import agent
 from caa.wire.proto.ttrpc import KeyValue, Request, Response, Status
+from podvm import rewrites
 
 TRACES = Path(__file__).parents[2] / "data" / "traces"
 EDITED = {"CreateContainer", "CreateSandbox"}
@@ -125,3 +126,21 @@ def test_the_recordings_cover_both_shims_and_the_faults():
     assert {"normal", "normal-rs", "exec-io", "exec-io-rs", "print5mb", "agent-drop", "guest-crash", "oom"} <= set(
         names
     )
+
+
+@pytest.mark.parametrize("name", ["caa-normal", "caa-normal-rs"])
+def test_our_edits_are_those_of_the_reference(name):
+    """The reference's forwarder was recorded on both sides."""
+    recording = traces.read(TRACES / f"{name}.jsonl")
+    edits = {
+        "CreateContainer": (agent.CreateContainerRequest, lambda payload: rewrites.create_container(payload)[0]),
+        "CreateSandbox": (agent.CreateSandboxRequest, rewrites.create_sandbox),
+    }
+    for method, (message, edit) in edits.items():
+        shim, guest = (
+            [one.payload for one in traces.frames(recording, side) if one.to_agent and one.method == method]
+            for side in ("agent", "agent-guest")
+        )
+        assert len(shim) == len(guest) > 0
+        for before, after in zip(shim, guest, strict=True):
+            assert message.FromString(edit(before)) == message.FromString(after)
