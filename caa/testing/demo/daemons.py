@@ -1,11 +1,11 @@
 """The two node processes, started as an operator starts them: settings in the environment, logs in files."""
 
 import asyncio
-import os
 import signal
 import sys
 import time
 from asyncio.subprocess import Process
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,9 +43,8 @@ class Paths:
 
 
 def settings(paths: Paths, provider: str) -> dict[str, str]:
-    """The environment of both daemons: what the ConfigMap would hold."""
+    """What the ConfigMap would hold."""
     return {
-        **os.environ,
         "CLOUD_PROVIDER": provider,
         "REMOTE_HYPERVISOR_ENDPOINT": str(paths.hypervisor),
         "PODS_DIR": str(paths.pods),
@@ -64,6 +63,7 @@ class Daemons:
 
     paths: Paths
     provider: str
+    environ: Mapping[str, str]
     running: dict[str, Process] = field(default_factory=dict)
 
     async def start(self) -> None:
@@ -80,7 +80,7 @@ class Daemons:
                 "-m",
                 "caa",
                 name,
-                env=settings(self.paths, self.provider),
+                env={**self.environ, **settings(self.paths, self.provider)},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the demo alone

@@ -11,7 +11,7 @@ _CONSOLE = re.compile(r"\[ *(?P<seconds>[0-9.]+)\] podvm: (?P<text>.*)")
 _MILESTONES = ("boot", "podns is there", "pod network is there", "agent listens", "forwarder listens")
 
 
-def node_steps(log: str, sandbox: str, began: float) -> list[Span]:
+def node_steps(log: str, *, sandbox: str, began: float) -> list[Span]:
     """The steps of one sandbox's start from the node's JSON log; `began` is CreateVM's time since the epoch."""
     return [_step(line, began) for line in _lines(log) if line.get("sandbox") == sandbox and "step" in line]
 

@@ -57,7 +57,7 @@ class Guest:
         return instance_name(self.name, SandboxId(self.pod.sandbox_id))
 
 
-async def begin(paths: Paths, number: int, kind: Kind = Kind.GO) -> Guest:
+async def begin(paths: Paths, number: int, *, kind: Kind = Kind.GO) -> Guest:
     """Make the pod's namespace as a CNI plugin would, start the pod and its web server."""
     name, address = f"pod{number}", f"{world.SUBNET}.{number + 10}"
     await asyncio.to_thread(world.attach, name, address)
@@ -67,7 +67,7 @@ async def begin(paths: Paths, number: int, kind: Kind = Kind.GO) -> Guest:
     web = await pod.container("web", ["/bin/sh", "-c", _SERVE])
     played = Played(timings_ms={"start": _since(began)})
     guest = Guest(name, address, pod, web, played)
-    inner = observe.node_steps(await _text(paths.log("node")), pod.sandbox_id, wall)
+    inner = observe.node_steps(await _text(paths.log("node")), sandbox=pod.sandbox_id, began=wall)
     for console in await asyncio.to_thread(lambda: list(paths.vms.rglob(f"{guest.instance_name}/console*"))):
         inner += observe.guest_milestones(await _text(console), monotonic)
     calls = [Span(one.name, one.began_ms, one.took_ms) for one in pod.timings]
@@ -101,14 +101,14 @@ async def _second_container(guest: Guest) -> None:
     process = await guest.pod.container("greeter", ["/bin/sh", "-c", "echo out; echo err >&2; exit 3"])
     result = await process.result()
     found = (result.stdout, result.stderr, result.exit_code)
-    _expect("the second container's stdout, stderr and exit code", found, (b"out\n", b"err\n", 3))
+    _expect("the second container's stdout, stderr and exit code", found=found, wanted=(b"out\n", b"err\n", 3))
 
 
 async def _exec(guest: Guest) -> None:
     began = time.perf_counter()
     result = await guest.pod.exec(guest.web, ["/bin/sh", "-c", "wc -c; exit 7"], stdin=b"x" * 100_000)
     guest.played.timings_ms["exec"] = _since(began)
-    _expect("exec with stdin", (result.stdout.strip(), result.exit_code), (b"100000", 7))
+    _expect("exec with stdin", found=(result.stdout.strip(), result.exit_code), wanted=(b"100000", 7))
     hostname = await guest.pod.exec(guest.web, ["/bin/cat", "/etc/hostname"])
     guest.played.exec = {"stdin_bytes": 100_000, "exit_code": 7, "hostname": hostname.stdout.decode().strip()}
 
@@ -118,11 +118,11 @@ async def _network(guest: Guest) -> None:
     await guest.web.output(b"/www/big\n", timeout=60)
     wanted = bytes(guest.web.stdout).split()[0].decode()
     page = await _fetch(guest.address, "index.html")
-    _expect("the page", page.decode().strip(), _PAGE)
+    _expect("the page", found=page.decode().strip(), wanted=_PAGE)
     began = time.perf_counter()
     big = await _fetch(guest.address, "big")
     seconds = time.perf_counter() - began
-    _expect("the file's checksum", hashlib.sha256(big).hexdigest(), wanted)
+    _expect("the file's checksum", found=hashlib.sha256(big).hexdigest(), wanted=wanted)
     guest.played.network = {
         "address": guest.address,
         "page": page.decode().strip(),
@@ -155,11 +155,11 @@ async def _instance(guest: Guest, paths: Paths) -> str:
         answer = await client.call("podvminfo.PodVMInfo", "GetInfo", request, timeout=10)
     finally:
         await client.close()
-    _expect("PodVMInfo's answer", bool(answer.VMID), True)
+    _expect("PodVMInfo's answer", found=answer.VMID, wanted=guest.instance_name)
     return str(answer.VMID)
 
 
-def _expect(what: str, found: object, wanted: object) -> None:
+def _expect(what: str, *, found: object, wanted: object) -> None:
     if found != wanted:
         raise Unexpected(f"{what}: {found!r} instead of {wanted!r}")
 

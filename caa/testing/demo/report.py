@@ -39,10 +39,10 @@ def waterfall(spans: Sequence[Span]) -> list[str]:
         return []
     total = max(span.start_ms + span.length_ms for span in spans) or 1.0
     width = max(len(span.name) for span in spans)
-    return [_line(span, total, width) for span in spans]
+    return [_line(span, total=total, width=width) for span in spans]
 
 
-def _line(span: Span, total: float, width: int) -> str:
+def _line(span: Span, *, total: float, width: int) -> str:
     lead = int(span.start_ms / total * BAR)
     bar = "█" * max(1, round(span.length_ms / total * BAR))
     return f"  {span.name:<{width}} {span.start_ms:7.0f} {span.length_ms:7.0f} ms  {' ' * lead}{bar}"

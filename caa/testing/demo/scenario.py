@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,7 @@ class Plan:
     """What the command line asked for."""
 
     folder: Path
+    environ: Mapping[str, str]
     keep: bool = False
     quiet: bool = False
     pods: int = 1
@@ -59,12 +61,12 @@ async def run(plan: Plan) -> Result:
     stage = Stage(Paths(plan.folder))
     await asyncio.to_thread(world.prepare)
     before = await stage.look()
-    daemons = Daemons(stage.paths, plan.provider)
+    daemons = Daemons(stage.paths, plan.provider, plan.environ)
     try:
         await daemons.start()
         ready = await stage.look()
         try:
-            await _pods(plan, stage, result)
+            await _pods(plan, stage=stage, result=result)
         finally:
             result.left_over = await stage.settled(ready)
     except Exception as error:  # whatever went wrong is told, and the daemons must not stay
@@ -79,11 +81,11 @@ async def run(plan: Plan) -> Result:
     return result
 
 
-async def _pods(plan: Plan, stage: Stage, result: Result) -> None:
+async def _pods(plan: Plan, *, stage: Stage, result: Result) -> None:
     plan.say(f"Starting {plan.pods} pod(s) with the {plan.provider} provider, as the {plan.shim} shim does ...")
     began = time.perf_counter()
     paths = stage.paths
-    guests = await asyncio.gather(*(play.begin(paths, number, plan.shim) for number in range(plan.pods)))
+    guests = await asyncio.gather(*(play.begin(paths, number, kind=plan.shim) for number in range(plan.pods)))
     result.timings_ms["all_started"] = round((time.perf_counter() - began) * 1000, 1)
     for guest in guests:
         stage.groups += await asyncio.to_thread(world.groups_of, guest.instance_name)
@@ -93,7 +95,7 @@ async def _pods(plan: Plan, stage: Stage, result: Result) -> None:
         await asyncio.gather(*(play.use(guest, paths) for guest in guests))
         plan.say(*report.facts("What the pod showed:", {**first.exec, **first.network}), "")
         if plan.keep:
-            await _keep(plan, paths, guests[0])
+            await _keep(plan, paths=paths, guest=guests[0])
     finally:
         await asyncio.gather(*(play.end(guest) for guest in guests))
     result.exec, result.network = first.exec, first.network
@@ -102,7 +104,7 @@ async def _pods(plan: Plan, stage: Stage, result: Result) -> None:
     result.timings_ms |= {span.name: round(span.length_ms, 1) for span in first.spans}
 
 
-async def _keep(plan: Plan, paths: Paths, guest: play.Guest) -> None:
+async def _keep(plan: Plan, *, paths: Paths, guest: play.Guest) -> None:
     """Wait for Ctrl-C; the socket's path is valid outside the demo's namespaces too."""
     socket = paths.pods / guest.pod.sandbox_id / "agent.ttrpc"
     plan.say(
