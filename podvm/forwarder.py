@@ -15,7 +15,7 @@ from time import monotonic, sleep
 
 from caa.datapath.flags import FlagError, Flags
 from caa.datapath.frames import INTERNAL, Refused, Watch
-from caa.datapath.loop import Loop, say
+from caa.datapath.loop import Loop, be_nice, say
 from caa.datapath.mux import Mux
 from caa.datapath.sockets import connect_unix, listen_tcp, tune
 from caa.datapath.tls import Handshake, TlsError, TlsFiles, reason, server_context
@@ -32,12 +32,11 @@ if TYPE_CHECKING:
 AGENT_SECONDS = 150.0
 _AGENT_PAUSE = 0.05
 _HANDSHAKES = 64
-_NICENESS = -10
 _PROGRAM = "import sys; sys.path.insert(0, {root!r}); from podvm.forwarder import main; sys.exit(main(sys.argv[1:]))"
 
 
 def flags() -> Mapping[str, str | bool | float]:
-    """The flags with their defaults; names as the reference's forwarder has them, `notify-socket` is ours."""
+    """The flags with their defaults; names as the reference's forwarder has them, the last three are ours."""
     return {
         "kata-agent-socket": "/run/kata-containers/agent.sock",
         "pod-namespace": rewrites.POD_NAMESPACE,
@@ -50,6 +49,7 @@ def flags() -> Mapping[str, str | bool | float]:
         "tls-cipher-suites": "",
         "notify-socket": "",
         "agent-timeout-seconds": AGENT_SECONDS,
+        "niceness": "-10",
     }
 
 
@@ -210,10 +210,7 @@ def _serve(settings: Flags) -> int:
     except OSError as error:
         raise CannotStart(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
     _notify(settings.text("notify-socket"))
-    try:
-        posix.nice(_NICENESS)
-    except OSError:
-        pass
+    be_nice(settings.text("niceness"))
     gc.collect()
     gc.freeze()
     loop.run()

@@ -15,6 +15,7 @@ from caa.datapath.frames import (
     Refused,
     check,
     refusal,
+    scan_requests,
     too_large,
 )
 from caa.datapath.loop import BROKEN, IN, OUT
@@ -143,21 +144,25 @@ class Branch:
         elif not got:
             self.close()
             return
-        size, stream, kind, _ = _head(buffer)
-        if (
-            got == size + HEADER_SIZE
-            and mux.direct is self
-            and kind == REQUEST
-            and stream & 1
-            and self._part is None
-            and not self._drop
-            and (mux.watch is None or not mux.watch.wants(buffer, 0, size))
-        ):
-            if stream > mux.last:  # noqa: PLR1730  # max() is a call, and this is met by every request
-                mux.last = stream
-            mux.send(buffer[:got], self)
-        else:
-            self._frames(buffer[:got])
+        self._pass(buffer, got)
+
+    def _pass(self, buffer: memoryview, got: int) -> None:
+        """Pass on what was read. Whole requests that need no look inside are nearly all there is."""
+        mux = self._mux
+        at = 0
+        if mux.direct is self and self._part is None and not self._drop:
+            at, highest = scan_requests(mux.loop.raw, got, mux.watch)
+            if highest > mux.last:  # noqa: PLR1730  # max() is a call, and this is met by every request
+                mux.last = highest
+            if at:
+                mux.send(buffer[:at], self)
+            if at == got:
+                return
+        try:
+            self._walk(mux.loop.raw, at, got)
+        except Malformed as error:
+            mux.loop.count("malformed", f"from the shim's side: {error}")
+            self.close()
 
     def _unusual(self, event: int) -> None:
         if event & OUT:
@@ -175,17 +180,10 @@ class Branch:
         self._mux.release(self)
         self._relax()
 
-    def _frames(self, data: memoryview) -> None:
-        try:
-            self._walk(data)
-        except Malformed as error:
-            self._mux.loop.count("malformed", f"from the shim's side: {error}")
-            self.close()
-
-    def _walk(self, data: memoryview) -> None:
+    def _walk(self, data: bytearray, at: int, end: int) -> None:
         """Send runs of whole frames; those that are changed or refused go apart; keep the rest."""
-        end = len(data)
-        at = 0 if self._part is None else self._fill(self._part, data)
+        if self._part is not None:
+            at = self._fill(self._part, data, at, end)
         skipped = min(self._drop, end - at)
         self._drop -= skipped
         start = at = at + skipped
@@ -196,68 +194,69 @@ class Branch:
             if after > end and size <= MAX_PAYLOAD:
                 break
             if not self._plain(data, at, size):
-                self._send(data[start:at])
-                self._apart(data[at:after], size, stream)
+                self._send(data, start, at)
+                self._apart(data[at : min(after, end)], size, stream)
                 start = after
             at = after
         if at > end:
             self._drop = at - end
             return
-        self._send(data[start:at])
+        self._send(data, start, at)
         if at < end and self.fd >= 0:
-            self._part = bytearray(data[at:])
+            self._part = data[at:end]
 
-    def _fill(self, part: bytearray, data: memoryview) -> int:
-        """Complete the stored request; returns how much of `data` that took."""
-        taken = min(max(HEADER_SIZE - len(part), 0), len(data))
-        part += data[:taken]
+    def _fill(self, part: bytearray, data: bytearray, at: int, end: int) -> int:
+        """Complete the stored request from `data[at:end]`; returns where the next one begins."""
+        taken = min(max(HEADER_SIZE - len(part), 0), end - at)
+        part += memoryview(data)[at : at + taken]
+        at += taken
         if len(part) < HEADER_SIZE:
-            return taken
+            return at
         size, stream, kind, _ = _head(part)
         check(size, stream, kind, REQUEST)
         if size > MAX_PAYLOAD:
             self._part = None
             self._drop = size
-            self._apart(memoryview(part), size, stream)
-            return taken
-        more: int = min(HEADER_SIZE + size - len(part), len(data) - taken)
-        part += data[taken : taken + more]
+            self._apart(part, size, stream)
+            return at
+        more: int = min(HEADER_SIZE + size - len(part), end - at)
+        part += memoryview(data)[at : at + more]
         if len(part) == HEADER_SIZE + size:
             self._part = None
-            self._walk(memoryview(part))
-        return taken + more
+            self._walk(part, 0, len(part))
+        return at + more
 
-    def _plain(self, data: memoryview, at: int, size: int) -> bool:
+    def _plain(self, data: bytearray, at: int, size: int) -> bool:
         """Whether the request at `at` goes on in one run with its neighbours; it has its upstream id then."""
         watch = self._mux.watch
         if size > MAX_PAYLOAD or (watch is not None and watch.wants(data, at, size)):
             return False
         return self._admit(data, at)
 
-    def _admit(self, data: memoryview, at: int) -> bool:
+    def _admit(self, data: bytearray, at: int) -> bool:
         mux = self._mux
         if mux.claim(self):
             mux.last = max(mux.last, _head(data, at)[1])
             return True
         return mux.rename(self, data, at)
 
-    def _apart(self, data: memoryview, size: int, stream: int) -> None:
+    def _apart(self, data: bytearray, size: int, stream: int) -> None:
         """A request that is changed, or answered here."""
         watch = self._mux.watch
         try:
             if size > MAX_PAYLOAD:
                 self._mux.loop.count("too large")
                 raise too_large(size)
-            changed = watch.rewrite(data.tobytes()) if watch is not None and watch.wants(data, 0, size) else None
+            changed = watch.rewrite(bytes(data)) if watch is not None and watch.wants(data, 0, size) else None
             if changed is not None:
-                data = memoryview(changed)
+                data = changed
             if not self._admit(data, 0):
                 raise Refused(RESOURCE_EXHAUSTED, "too many calls of this pod wait for an answer")
         except Refused as refused:
             self.refuse(stream, refused)
         else:
-            self._send(data)
+            self._send(data, 0, len(data))
 
-    def _send(self, data: memoryview) -> None:
-        if len(data) and self.fd >= 0:
-            self._mux.send(data, self)
+    def _send(self, data: bytearray, start: int, end: int) -> None:
+        if start < end and self.fd >= 0:
+            self._mux.send(memoryview(data)[start:end], self)

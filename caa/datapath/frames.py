@@ -38,6 +38,7 @@ AGENT = "grpc.AgentService"
 _AGENT_PREFIX = b"\x0a\x11grpc.AgentService\x12"
 _HEALTH_PREFIX = b"\x0a\x0bgrpc.Health\x12"
 _METHOD_AT = HEADER_SIZE + len(_AGENT_PREFIX)
+_head = Struct(">IIB").unpack_from
 
 
 class Malformed(Exception):
@@ -70,32 +71,33 @@ class Request:
 class Watch:
     """The requests of `grpc.AgentService` that a hop has to see whole, with what to do about them."""
 
-    __slots__ = ("_keys", "_lengths", "_rewrites")
+    __slots__ = ("_keys", "_rewrites", "lengths")
 
     def __init__(self, rewrites: Mapping[str, Rewrite]) -> None:
         names = [name.encode() for name in rewrites]
         self._rewrites = dict(rewrites)
         self._keys = frozenset(bytes((len(name),)) + name for name in names)
-        self._lengths = frozenset(map(len, names))
+        # A length of several bytes is legal, nobody sends it: to be looked at.
+        self.lengths = frozenset([*map(len, names), *range(128, 256)])
 
     def __bool__(self) -> bool:
         return bool(self._keys)
 
-    def wants(self, data: memoryview, at: int, size: int) -> bool:
+    def wants(self, data: bytes | bytearray, at: int, size: int) -> bool:
         """Whether the frame at `at` with a payload of `size` bytes, all of it there, has to be seen.
 
         A usual frame is decided by comparing bytes. One whose envelope begins with anything else is seen, so that an
         unusual order of fields is no way around a rewrite.
         """
-        if data[at + HEADER_SIZE : at + _METHOD_AT] == _AGENT_PREFIX:
-            if size <= len(_AGENT_PREFIX):
-                return True
-            length = data[at + _METHOD_AT]
-            if length not in self._lengths:
-                return length > 127  # a length of several bytes is legal, nobody sends it
-            return data[at + _METHOD_AT : at + _METHOD_AT + 1 + length].tobytes() in self._keys
-        start = at + HEADER_SIZE
-        return size < len(_HEALTH_PREFIX) or data[start : start + len(_HEALTH_PREFIX)] != _HEALTH_PREFIX
+        start, end = at + HEADER_SIZE, at + HEADER_SIZE + size
+        if not data.startswith(_AGENT_PREFIX, start, end):
+            return not data.startswith(_HEALTH_PREFIX, start, end)
+        if size == len(_AGENT_PREFIX):
+            return True
+        length = data[at + _METHOD_AT]
+        if length not in self.lengths:
+            return False
+        return length > 127 or bytes(data[at + _METHOD_AT : at + _METHOD_AT + 1 + length]) in self._keys
 
     def rewrite(self, frame: bytes) -> bytearray | None:
         """The frame that has to go on in place of `frame`, or None when it goes on as it is. Raises `Refused`."""
@@ -115,6 +117,42 @@ class Watch:
             raise too_large(len(envelope))
         _, stream, kind, flags = HEADER.unpack_from(frame)
         return bytearray(HEADER.pack(len(envelope), stream, kind, flags) + envelope)
+
+
+def scan_requests(data: bytearray, end: int, watch: Watch | None) -> tuple[int, int]:
+    """How far `data[:end]` is a row of whole requests that may go on as they are, and the highest of their ids.
+
+    This and `scan_answers` are met by every frame, so they repeat in one loop what `check` and `Watch.wants` say.
+    """
+    at = highest = 0
+    last_header = end - HEADER_SIZE
+    while at <= last_header:
+        size, stream, kind = _head(data, at)
+        after = at + HEADER_SIZE + size
+        if after > end or kind != REQUEST or not stream & 1:
+            break
+        if watch is not None:
+            if data.startswith(_AGENT_PREFIX, at + HEADER_SIZE):
+                if data[at + _METHOD_AT] in watch.lengths and watch.wants(data, at, size):
+                    break
+            elif not data.startswith(_HEALTH_PREFIX, at + HEADER_SIZE) and watch.wants(data, at, size):
+                break
+        if stream > highest:  # noqa: PLR1730  # max() is a call
+            highest = stream
+        at = after
+    return at, highest
+
+
+def scan_answers(data: bytearray, end: int, identity: int) -> int:
+    """How far `data[:end]` is a row of answers to streams up to `identity`; the last one may reach beyond `end`."""
+    at = 0
+    last_header = end - HEADER_SIZE
+    while at <= last_header:
+        size, stream, kind = _head(data, at)
+        if kind != RESPONSE or not stream & 1 or stream > identity or size > MAX_PAYLOAD:
+            break
+        at += HEADER_SIZE + size
+    return at
 
 
 def check(size: int, stream: int, kind: int, expected: int) -> None:

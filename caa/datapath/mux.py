@@ -14,7 +14,7 @@ from __future__ import annotations
 from struct import pack_into
 
 from caa.datapath.branch import Branch
-from caa.datapath.frames import HEADER, HEADER_SIZE, MAX_PAYLOAD, RESPONSE, Malformed, check, too_large
+from caa.datapath.frames import HEADER, HEADER_SIZE, MAX_PAYLOAD, RESPONSE, Malformed, check, scan_answers, too_large
 from caa.datapath.loop import BROKEN, IN, OUT
 from caa.datapath.pipe import RECORD, Outlet, gather, reader
 from caa.datapath.tls import WANT, reason
@@ -133,7 +133,7 @@ class Mux:
             self.identity = self.last
         return False
 
-    def rename(self, branch: Branch, data: memoryview, at: int) -> bool:
+    def rename(self, branch: Branch, data: bytearray, at: int) -> bool:
         """Give the request at `at` an upstream id, in place; False when there are too many calls."""
         if len(self.calls) >= MAX_CALLS or self.last >= _LAST_ID:
             return False
@@ -145,12 +145,15 @@ class Mux:
     def send(self, data: memoryview, branch: Branch) -> None:
         """Send whole frames upstream. When it is full all branches pause; who filled it comes last when it goes on."""
         try:
-            if self.outlet.send(data):
-                return
+            sent = self.write(data) if self.outlet.rest is None else 0
+        except WANT:
+            sent = 0
         except OSError as error:
             self._end(reason(error))
             return
-        self.full(branch)
+        if sent != len(data):
+            self.outlet.keep(data[sent:])
+            self.full(branch)
 
     def full(self, branch: Branch) -> None:
         """Pause all branches."""
@@ -214,22 +217,28 @@ class Mux:
         elif not got:
             self._end("closed by the peer")
             return
-        size, stream, kind, _ = _head(buffer)
+        self._pass(buffer, got)
+
+    def _pass(self, buffer: memoryview, got: int) -> None:
+        """Pass on what was read. The first two cases are nearly all there is."""
         if got <= self._skip:
             self._skip -= got
             if self._to is not None:
                 self._to.deliver(buffer[:got])
-        elif (
-            got == size + HEADER_SIZE
-            and stream <= self.identity
-            and kind == RESPONSE
-            and stream & 1
-            and not (self._skip or self._part)
-        ):
-            if self._owner is not None:
-                self._owner.deliver(buffer[:got])
-        else:
-            self._frames(buffer[:got])
+            return
+        if not self._skip and not self._part:
+            at = scan_answers(self.loop.raw, got, self.identity)
+            if at >= got:
+                self._to = self._owner
+                self._skip = at - got
+                if self._owner is not None:
+                    self._owner.deliver(buffer[:got])
+                return
+        try:
+            self._walk(buffer[:got])
+        except Malformed as error:
+            self.loop.count("malformed", f"from the agent's side: {error}")
+            self._end(str(error))
 
     def _unusual(self, event: int) -> None:
         """Room to write, or a connection that broke: what is still there to read comes first."""
@@ -245,13 +254,6 @@ class Mux:
         except OSError as error:
             self._end(reason(error))
             return False
-
-    def _frames(self, data: memoryview) -> None:
-        try:
-            self._walk(data)
-        except Malformed as error:
-            self.loop.count("malformed", f"from the agent's side: {error}")
-            self._end(str(error))
 
     def _walk(self, data: memoryview) -> None:
         """Pass on runs of bytes for the same branch; what is left of a header waits in `_part`."""

@@ -36,11 +36,8 @@ class Outlet:
 
     def send(self, data: bytes | bytearray | memoryview) -> bool:
         """Write, or keep; False when something is kept. Raises `OSError` when the peer is gone."""
-        if self.rest is not None:
-            self.rest += data
-            return False
         try:
-            sent = self.write(data)
+            sent = self.write(data) if self.rest is None else 0
         except WANT:
             sent = 0
         if sent == len(data):
@@ -50,8 +47,11 @@ class Outlet:
 
     def keep(self, data: bytes | bytearray | memoryview) -> None:
         """Store what a write left over and ask to be told when there is room."""
-        self.rest = bytearray(data)
-        self._loop.want(self.fd, OUT, 0)
+        if self.rest is None:
+            self.rest = bytearray(data)
+            self._loop.want(self.fd, OUT, 0)
+        else:
+            self.rest += data
 
     def flush(self) -> bool:
         """Write what waits; True when nothing is left. Raises `OSError` when the peer is gone."""

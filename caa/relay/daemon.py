@@ -9,7 +9,7 @@ from _signal import SIGINT, SIGTERM, signal  # type: ignore[import-not-found]  #
 from fcntl import LOCK_EX, LOCK_NB, flock
 
 from caa.datapath.flags import FlagError, Flags
-from caa.datapath.loop import Loop, say
+from caa.datapath.loop import Loop, be_nice, say
 from caa.datapath.sockets import connect_unix, listen_unix, unlink
 from caa.relay.agent_front import AgentFront, own_directory
 from caa.relay.commands import Commands
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 NODE_SOCKET = "node.sock"
 COMMAND_SOCKET = "relay.sock"
-# One thread queued behind a busy neighbour hurts the tail: p99 6.0 ms against 1.7 ms (`docs/performance.md`).
-_NICENESS = -10
 
 
 def flags() -> Mapping[str, str | float]:
@@ -37,6 +35,7 @@ def flags() -> Mapping[str, str | float]:
         "state-dir": "/var/lib/peerpod",
         "grace-seconds": 600.0,
         "dial-timeout-seconds": 300.0,
+        "niceness": "-10",
     }
 
 
@@ -80,6 +79,10 @@ class Relay:
             self._listeners.append(listen_unix(self.loop, hypervisor, front.accepted))
         except OSError as error:
             raise CannotStart(f"cannot listen: {error.strerror or error}") from error
+
+    def niceness(self) -> str:
+        """The setting as it was given."""
+        return self._settings.text("niceness")
 
     def close(self) -> None:
         """Stop serving; the sockets go, the pods' links end."""
@@ -153,14 +156,6 @@ def _make_parents(path: str) -> None:
         posix.mkdir(path, 0o700)
 
 
-def _hurry() -> None:
-    """Go first when the processor is contended; without the right to, go on as we are."""
-    try:
-        posix.nice(_NICENESS)
-    except OSError:
-        pass
-
-
 def _leave(_signal: int, _frame: object) -> None:
     raise SystemExit(0)
 
@@ -176,7 +171,7 @@ def main(argv: Sequence[str]) -> int:
         signal(number, _leave)
     try:
         relay.open()
-        _hurry()
+        be_nice(relay.niceness())
         gc.collect()
         gc.freeze()
         relay.loop.run()
