@@ -322,3 +322,8 @@ def provider_error() -> CaaError:
 
 
 Act = Callable[[], Awaitable[None]]
+
+
+@pytest.fixture
+def new_bench() -> type[Bench]:
+    return Bench
