@@ -297,10 +297,9 @@ class SandboxService:
     async def close(self) -> None:
         """End the service's tasks. Records stay as they are: the next process carries on or cleans up."""
         self.closing()
-        tasks = set(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
+        while tasks := set(self._tasks):
+            for task in tasks:
+                task.cancel()
             await asyncio.wait(tasks)
 
     async def _detached(self, work: Coroutine[Any, Any, None], sandbox: SandboxId) -> None:
@@ -309,10 +308,13 @@ class SandboxService:
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:
-            if not self._closing:
-                task.add_done_callback(lambda _: self._spawn(self.stop(sandbox)))
+            task.add_done_callback(lambda _: self._abandoned(sandbox))
             raise
         await task
+
+    def _abandoned(self, sandbox: SandboxId) -> None:
+        if not self._closing:
+            self._spawn(self.stop(sandbox))
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         task = asyncio.get_running_loop().create_task(work)
