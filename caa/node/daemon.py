@@ -17,7 +17,6 @@ from caa.config import node, relay
 from caa.config.load import Settings
 from caa.errors import CaaError, ConfigError
 from caa.model.instance import Severity
-from caa.node import logs
 from caa.node.hypervisor_api import HypervisorApi, announce_on
 from caa.node.parts import Parts, assembled, socket_of
 from caa.node.podvminfo_api import PodVMInfoApi
@@ -34,7 +33,6 @@ _RENEW_AT_LEAST = 60.0
 
 async def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; records stay for the next process. Raises `ConfigError` and `StateError`."""
-    logs.configure(level=settings[node.LOG_LEVEL], form=settings[node.LOG_FORMAT], secrets=settings.secrets())
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -19,15 +19,6 @@ from caa.wire.status import RpcError
 
 pytestmark = pytest.mark.root
 
-PROGRAM = """
-import asyncio, os
-from caa.config.checks import NODE_CHECKS
-from caa.config.load import load
-from caa.config.node import NODE_ROWS
-from caa.node.daemon import run
-from caa.provider.registry import driver
-asyncio.run(run(load([*NODE_ROWS, *driver("local").settings], os.environ, {}, checks=NODE_CHECKS)))
-"""
 ASK = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8123/{}', timeout=5).status)"
 HYPERVISOR = "hypervisor.Hypervisor"
 
@@ -50,7 +41,7 @@ class Daemon:
             "PROBE_PORT": "8123",
             "NODE_NAME": "n",
         } | settings
-        inside = f"ip link set lo up && exec {sys.executable} -c '{PROGRAM}'"
+        inside = f"ip link set lo up && exec {sys.executable} -m caa node"
         process = await asyncio.create_subprocess_exec(
             "unshare", "-n", "-m", "sh", "-c", inside, env=environ, stderr=PIPE
         )
