@@ -7,6 +7,7 @@ import signal
 import socket
 import ssl
 import sys
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from caa.errors import ProviderError
 from caa.model.instance import Instance
 from caa.provider.contract import Provider
 from podvm.progress import steps
+from providers.local.translate import Site
 
 pytestmark = pytest.mark.root
+SUBNET = IPv4Network("10.199.0.0/24")
 
 INITDATA = """algorithm = "sha384"
 version = "0.1.0"
@@ -142,15 +145,30 @@ def handshake(lab: Any, instance: Instance) -> str:
 
 def init_of(lab: Any, instance: Instance) -> int:
     """The host's number of the pod VM's first process."""
+    site = Site(state_dir=lab.folder / "local", subnet=SUBNET, bridge="", agent_command=(), python="")
+    parent = site.cgroup_parent
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             numbers = [line for line in (folder / "status").read_text().splitlines() if line.startswith("NSpid")]
-            hostname = (folder / "cgroup").read_text()
+            cgroups = (folder / "cgroup").read_text()
         except OSError:
             continue
-        if numbers and numbers[0].split()[2:] == ["1"] and f"/{instance.name}\n" in hostname:
+        if numbers and numbers[0].split()[2:] == ["1"] and f"/{parent}/{instance.name}\n" in cgroups:
             return int(folder.name)
     raise AssertionError("no first process")
+
+
+async def killed(pid: int, number: signal.Signals) -> None:
+    """Send the signal and return when the process has ended, with everything in its PID namespace."""
+    descriptor = os.pidfd_open(pid)
+    ended = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().add_reader(descriptor, lambda: ended.done() or ended.set_result(None))
+    try:
+        os.kill(pid, number)
+        await asyncio.wait_for(ended, 10)
+    finally:
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
 
 
 async def test_the_guest_is_as_a_machine_that_just_booted(lab: Any) -> None:
@@ -226,17 +244,17 @@ async def test_a_terminated_guest_stops_its_processes(lab: Any) -> None:
     driver = lab.driver(LISTEN)
     instance = await driver.create(lab.request())
     await lab.console(driver, instance, "forwarder listens")
-    os.kill(init_of(lab, instance), signal.SIGTERM)
-    console = await lab.console(driver, instance, "podvm: halt")
-    assert "podvm: stop" in console
+    await killed(init_of(lab, instance), signal.SIGTERM)
+    console = (await driver.console(instance.id)).decode()
+    assert "podvm: stop\n" in console
+    assert "podvm: halt\n" in console
 
 
 async def test_a_pod_vm_that_died_is_made_anew_under_the_same_name(lab: Any) -> None:
     driver = lab.driver(LISTEN)
     first = await driver.create(lab.request())
     await lab.console(driver, first, "forwarder listens")
-    os.kill(init_of(lab, first), signal.SIGKILL)
-    await asyncio.sleep(0.05)
+    await killed(init_of(lab, first), signal.SIGKILL)
     second = await driver.create(lab.request())
     assert second.created_at > first.created_at
     await lab.console(driver, second, "forwarder listens")
