@@ -1,1 +1,1 @@
-"""The control plane of a worker node; `daemon` is the one place where concrete classes meet."""
+"""The control plane of a worker node; `parts` is the one place where concrete classes meet."""

@@ -1,4 +1,4 @@
-"""The seams of the heart: what it asks of the world. Implementations are chosen in `caa.node.daemon` alone.
+"""The seams of the heart: what it asks of the world. Implementations are chosen in `caa.node.parts` alone.
 
 Every `remove`, `close`, `disconnect` and `delete` succeeds when its object is absent.
 Deadlines are points of the running event loop's clock (`loop.time()`), None means without bound.

@@ -116,6 +116,7 @@ class SandboxService:
                 life.teardown = self._spawn(self._teardown(life))
                 raise
             life.stored = True
+        log.info("sandbox created", sandbox=record.id, instance=record.instance_name)
         self._notify()
 
     async def _end_earlier(self, life: Life, deadline: float | None) -> None:
@@ -222,6 +223,7 @@ class SandboxService:
                 await life.mark_stopping(self._world.store)
         finally:  # a full disk must not keep a pod VM alive
             if life.teardown is None and self._lives.get(life.id) is life:
+                log.info("sandbox stopping", sandbox=life.id)
                 life.teardown = self._spawn(self._teardown(life))
 
     async def _teardown(self, life: Life) -> None:

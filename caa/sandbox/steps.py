@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from caa.errors import InvalidRequest, ProviderError
+import structlog
+
+from caa.errors import ProviderError, StateError
 from caa.model.instance import LaunchRequest, Owner, Sizing
 from caa.model.sandbox import Sandbox
 from caa.provider.choose import choose
 from caa.provider.contract import Provider
 from caa.sandbox.ports import AgentLinks, BootData, Ledger, LinkRequest, PodNetworking
+
+log = structlog.get_logger(__name__)
 
 
 class Step(Protocol):
@@ -62,6 +66,8 @@ class Launch:
     remedy: str = "see the cloud's answer; `caa check` proves credentials, image, network and quota"
 
     async def up(self, record: Sandbox, deadline: float | None) -> Sandbox:  # noqa: ARG002
+        if record.pod.image:
+            log.info(f"Choosing {record.pod.image}")  # operators' tests look for these words (user-pains.md 5.0)
         boot = await self.boot_data.render(record)
         request = LaunchRequest(
             name=record.instance_name,
@@ -123,7 +129,7 @@ class Connect:
 
     async def up(self, record: Sandbox, deadline: float | None) -> Sandbox:  # noqa: ARG002
         if record.network is None or record.tunnel is None or not record.addresses:
-            raise InvalidRequest(f"the record of {record.id} lacks its network, tunnel or address")
+            raise StateError(f"the record of {record.id} lacks its network, tunnel or address")
         await self.networking.connect(
             record.pod.netns, network=record.network, tunnel=record.tunnel, peer=record.addresses[0]
         )

@@ -140,6 +140,7 @@ class Node:
     links: RelayLinks
     store: SqliteStore
     service: SandboxService
+    server: Server
     stops: StopFiles
     log: StringIO
     client: Client
@@ -200,7 +201,7 @@ async def node(folder: Path) -> AsyncIterator[Node]:
     server = Server({**hypervisor.handlers(), **PodVMInfoApi(service).handlers()})
     await server.listen(str(folder / "node.sock"))
     client = await connect(str(folder / "node.sock"))
-    yield Node(folder, cloud, kernel, far, relay_server, links, store, service, stops, log, client)
+    yield Node(folder, cloud, kernel, far, relay_server, links, store, service, server, stops, log, client)
     await client.close()
     service.closing()
     await server.close()

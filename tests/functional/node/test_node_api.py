@@ -234,6 +234,20 @@ async def test_a_start_longer_than_its_deadline_says_where_it_was(node: Any) -> 
     assert await node.empty()
 
 
+async def test_a_node_that_ends_answers_no_pending_start_and_keeps_its_record(node: Any) -> None:
+    """The relay then sends the call to the next process, which undoes the start and takes it anew."""
+    node.cloud.hold = asyncio.Event()
+    await create(node)
+    starting = asyncio.create_task(start(node))
+    await node.cloud.asked.wait()
+    node.service.closing()
+    await node.server.close()
+    with pytest.raises(Unavailable):
+        await starting
+    await node.service.close()
+    assert [one.phase.value for one in await node.store.all()] == ["starting"]
+
+
 async def test_instance_of_a_pod(node: Any) -> None:
     with pytest.raises(RpcError) as refused:
         await info(node, wait=False)
