@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,11 +45,12 @@ class Stage:
     async def look(self) -> world.Snapshot:
         return await asyncio.to_thread(world.snapshot, [self.paths.pods, self.paths.vms / "vms"], self.groups)
 
-    async def settled(self, earlier: world.Snapshot) -> dict[str, list[str]]:
-        """What is left over once nothing changes any more, or after the bound."""
+    async def settled(self, earlier: world.Snapshot, ignore: Sequence[str] = ()) -> dict[str, list[str]]:
+        """What is left over once nothing changes any more, or after the bound; without the kinds in `ignore`."""
         end = time.monotonic() + _SETTLE
         while True:
-            left = (await self.look()).more_than(earlier)
+            found = (await self.look()).more_than(earlier)
+            left = {kind: lines for kind, lines in found.items() if kind not in ignore}
             if not left or time.monotonic() > end:
                 return left
             await asyncio.sleep(0.05)

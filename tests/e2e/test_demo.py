@@ -1,0 +1,78 @@
+"""The README's first command, as a newcomer runs it, and its other forms."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.root, pytest.mark.needs("runc", "nft", "ip", "unshare", "busybox")]
+DEMO = [sys.executable, "-m", "caa", "demo"]
+
+
+def _demo(*argv: str) -> dict[str, Any]:
+    done = subprocess.run([*DEMO, "--json", *argv], capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+@pytest.mark.parametrize("shim", ["go", "runtime-rs"])
+def test_one_pod_comes_and_goes(shim):
+    result = _demo("--shim", shim)
+    assert result["ok"] is True
+    assert result["provider"] == "local"
+    assert result["left_over"] == {}
+    assert result["exec"] == {"stdin_bytes": 100_000, "exit_code": 7, "hostname": "pod0"}
+    assert result["network"]["copied_mib"] == 50
+    assert re.fullmatch(r"podvm-pod0-[0-9a-f]{8}", result["network"]["instance"])
+    assert {"CreateVM", "StartVM", "CreateSandbox", "  node: launch", "  guest: forwarder listens"} <= set(
+        result["timings_ms"]
+    )
+
+
+def test_the_text_shows_the_waterfall_and_the_verdict():
+    done = subprocess.run(DEMO, capture_output=True, text=True, timeout=120, check=False)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert lines[-1] == "demo: passed"
+    assert any(re.match(r" +StartVM +\d+ +\d+ ms +█", line) for line in lines)
+
+
+@pytest.mark.timeout(300)
+def test_fifty_pods_at_once():
+    result = _demo("--pods", "50")
+    assert result["ok"] is True
+    assert result["pods"] == 50
+
+
+def test_a_kept_pod_takes_an_exec_and_goes_with_ctrl_c():
+    demo = subprocess.Popen([*DEMO, "--keep"], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert demo.stdout is not None
+    try:
+        command = _exec_line(demo)
+        words = [sys.executable if word == "python" else word for word in command.split()]
+        done = subprocess.run(
+            [*words[: words.index("--") + 1], "/bin/sh", "-c", "echo kept; exit 5"],
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        assert (done.stdout, done.returncode) == ("kept\n", 5), done.stderr
+    finally:
+        os.killpg(demo.pid, signal.SIGINT)
+        rest, _ = demo.communicate(timeout=60)
+    assert rest.splitlines()[-1] == "demo: passed"
+
+
+def _exec_line(demo: "subprocess.Popen[str]") -> str:
+    assert demo.stdout is not None
+    end = time.monotonic() + 60
+    for line in demo.stdout:
+        if "caa.testing.shim exec" in line:
+            return line.strip()
+        assert time.monotonic() < end
+    raise AssertionError("the demo ended without saying how to exec")
