@@ -13,7 +13,7 @@ from caa.errors import InvalidInput
 from caa.userdata.cloudconfig import File
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where the wheel has it: ten times as fast
-_DEEPEST = 3  # the document, write_files, one file
+_DEEPEST = 8  # the document, write_files and one file are 3; the rest is for an error that says more
 _NULL = "tag:yaml.org,2002:null"
 
 
@@ -56,7 +56,7 @@ def _refuse_hostile(text: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         line = event.start_mark.line + 1 if event.start_mark else 0
         if depth > _DEEPEST:
-            raise InvalidInput(f"user data line {line}: nested deeper than a list of files")
+            raise InvalidInput(f"user data line {line}: nested deeper than anything that is allowed")
         if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
             raise InvalidInput(f"user data line {line}: anchors and aliases are not allowed")
 
