@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 UNIFIED = ""
+LOOKS = 50
+BETWEEN_LOOKS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +96,16 @@ class OomWatch:
 
     def _check(self) -> None:
         self._drain()
+        self._compare(LOOKS)
+
+    def _compare(self, looks: int) -> None:
+        """v1 tells of the shortage before it kills: look at the count until it has grown."""
         kills = self._count()
         if kills > self._kills:
             self._kills = kills
             self._report()
+        elif looks and self._files:
+            asyncio.get_running_loop().call_later(BETWEEN_LOOKS, self._compare, looks - 1)
 
     def _drain(self) -> None:
         if self._epoll is not None:

@@ -32,6 +32,7 @@ class Habits:
     idle_connection: bool  # a second connection that never sends anything
     # agent calls
     checks_first: bool
+    listens_early: bool  # GetOOMEvent before the pause container, otherwise after it
     check_every: float
     check_timeout: float
     sandbox_timeout: float
@@ -63,6 +64,7 @@ _GO = Habits(
     dial_pause=0.005,
     idle_connection=False,
     checks_first=True,
+    listens_early=False,
     check_every=5,
     check_timeout=30,
     sandbox_timeout=300,
@@ -93,6 +95,7 @@ _RS = Habits(
     dial_pause=0.1,
     idle_connection=True,
     checks_first=False,
+    listens_early=True,
     check_every=30,
     check_timeout=90,
     sandbox_timeout=30,

@@ -5,7 +5,7 @@ import contextlib
 import secrets
 import signal
 import uuid
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 
 from caa.errors import CaaError
 from caa.testing.shim import requests
@@ -21,7 +21,8 @@ GRACE = 10.0
 
 
 class Pod:
-    """Made by `Shim.start`. `failed` is set when the pod ended by itself: `failure` then says why.
+    """Made by `Shim.start`. `failed` is set when the pod ended by itself: `failure` then says why. `ended` is set at
+    every end, after StopVM was answered.
 
     A pod fails as with the real shims: on the first Check that fails and when the agent connection is lost. Then StopVM
     is sent and every container shows exit code 255.
@@ -32,6 +33,7 @@ class Pod:
         self.options = options
         self.sandbox_id = options.sandbox_id or secrets.token_hex(32)
         self.failed = asyncio.Event()
+        self.ended = asyncio.Event()
         self.failure = ""
         self.oom_killed: list[str] = []
         self.stop_errors: list[CaaError] = []
@@ -70,8 +72,14 @@ class Pod:
         await link.call("CreateSandbox", request, timeout=habits.sandbox_timeout)
         details = agent.GuestDetailsRequest(mem_block_size=True, mem_hotplug_probe=True)
         await link.call("GetGuestDetails", details)
+        if habits.listens_early:
+            await self._watch_with(self._listen_oom())
         await self._begin_pause(habits)
-        self._tasks += [asyncio.create_task(watch) for watch in (self._listen_oom(), self._monitor(), self._mourn())]
+        if not habits.listens_early:
+            await self._watch_with(self._listen_oom())
+        self._pause_end = asyncio.create_task(self._pause().reap(), name="exit of the pause container")
+        await self._watch_with(self._monitor())
+        await self._watch_with(self._mourn())
         self.ready = True
 
     async def container(
@@ -121,8 +129,6 @@ class Pod:
         await self.link.call("ExecProcess", request, label=args[0])
         process = Process(self.link, container.container, exec_id, options=options)
         process.follow()
-        if self.link.habits.signals_after_exec:
-            self._tasks.append(asyncio.create_task(self._signal_after(process)))
         return process
 
     async def copy_file(self, path: str, data: bytes) -> str:
@@ -186,7 +192,11 @@ class Pod:
         request = requests.pause(self.options, name, habits=habits, files={"/etc/resolv.conf": path})
         await self.link.call("CreateContainer", request, label="pause")
         await self.link.call("StartContainer", agent.StartContainerRequest(container_id=name), label="pause")
-        self._pause_end = asyncio.create_task(self._pause().reap(), name="exit of the pause container")
+
+    async def _watch_with(self, watch: Coroutine[None, None, None]) -> None:
+        """Begin to watch and let it send its call, so that calls leave in the recorded order."""
+        self._tasks.append(asyncio.create_task(watch))
+        await asyncio.sleep(0)
 
     async def _etc_files(self, name: str) -> dict[str, str]:
         texts = {
@@ -272,11 +282,6 @@ class Pod:
             await self._pause_end
         await self._bury(pause)
 
-    async def _signal_after(self, process: Process) -> None:
-        await process.wait()
-        with contextlib.suppress(CaaError):
-            await process.signal(signal.SIGKILL)
-
     async def _finish(self, stops: int) -> None:
         current = asyncio.current_task()
         self.stop_errors = await self._hypervisor.stop(self.sandbox_id, stops)
@@ -290,3 +295,4 @@ class Pod:
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+        self.ended.set()

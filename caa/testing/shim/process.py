@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from contextlib import suppress
 
 from caa.errors import CaaError
 from caa.testing.shim.kinds import ContainerOptions, ExecResult
@@ -93,6 +94,9 @@ class Process:
             self.exit_code = await self.reap()
         except CaaError:
             self.exit_code = UNKNOWN_EXIT
+        if self._link.habits.signals_after_exec and self._exec_id not in ("", self.container):
+            with suppress(CaaError):
+                await self.signal(signal.SIGKILL)
         self._grown.set()
         return self.exit_code
 

@@ -12,6 +12,7 @@ SANDBOX_NAME = "io.kubernetes.cri.sandbox-name"
 SANDBOX_NAMESPACE = "io.kubernetes.cri.sandbox-namespace"
 BASE = "/run/kata-containers"
 SHARED = f"{BASE}/shared/containers"
+BUNDLES = "/run/containerd/io.containerd.runtime.v2.task/k8s.io"
 COPY_CHUNK = 1024 * 1024
 SHM_SIZE = 64 * 1024 * 1024
 UNLIMITED_CGROUP = "/kubepods/besteffort"
@@ -80,6 +81,8 @@ def pause(pod: PodOptions, sandbox: str, *, habits: Habits, files: Mapping[str, 
     metadata = {
         "io.katacontainers.pkg.oci.container_type": "pod_sandbox",
         "io.kubernetes.cri.container-type": "sandbox",
+        "io.kubernetes.cri.sandbox-log-directory": f"/var/log/pods/{pod.namespace}_{pod.name}",
+        "nerdctl/network-namespace": pod.netns,
         **_identity(pod, sandbox),
     }
     options = ContainerOptions(name=sandbox, args=("/pause",), image="pause", mounts=files)
@@ -87,6 +90,7 @@ def pause(pod: PodOptions, sandbox: str, *, habits: Habits, files: Mapping[str, 
     request.OCI.Hostname = pod.name
     request.OCI.Root.Readonly = True
     request.OCI.Process.NoNewPrivileges = True
+    del request.OCI.Process.User.AdditionalGids[:]
     request.OCI.Linux.Resources.CPU.Shares = 2
     request.OCI.Linux.MaskedPaths[:] = _MASKED.split()
     request.OCI.Linux.ReadonlyPaths[:] = _READONLY.split()
@@ -128,10 +132,11 @@ def _identity(pod: PodOptions, sandbox: str) -> dict[str, str]:
 def _container(
     options: ContainerOptions, name: str, *, habits: Habits, metadata: Mapping[str, str]
 ) -> agent.CreateContainerRequest:
+    metadata = {**metadata, "io.katacontainers.pkg.oci.bundle_path": f"{BUNDLES}/{name}"}
     rootfs = f"{BASE}/{name}/rootfs"
     pull = agent.Storage(
         driver="image_guest_pull",
-        driver_options=["image_guest_pull=" + json.dumps({"metadata": dict(metadata)}, separators=(",", ":"))],
+        driver_options=["image_guest_pull=" + json.dumps({"metadata": metadata}, separators=(",", ":"))],
         source=options.image,
         fstype="overlay",
         mount_point=rootfs,
@@ -143,6 +148,7 @@ def _container(
         Mounts=_mounts(options),
         Annotations=metadata,
         Linux=agent.Linux(
+            Resources=agent.LinuxResources(),
             CgroupsPath=f"{UNLIMITED_CGROUP}/{name}",
             Namespaces=[agent.LinuxNamespace(Type=kind) for kind in ("ipc", "uts", habits.mount_namespace)],
         ),

@@ -203,7 +203,7 @@ class Replay:
     """Plays the requests of a recording in order, each after the answers that came before it were given again.
 
     Calls of `direct` clients were made by the clock: they keep their distances, times `scale`; the sleeps of the
-    containers and the deadlines shrink alike. Reads are compared as whole streams, since chunks depend on the reader's luck.
+    containers and the deadlines shrink alike. Reads are compared as whole streams: chunks depend on the reader's luck.
     """
 
     def __init__(
