@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,9 +32,13 @@ _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)  # an agent expects them as a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What to boot. `agent` is the agent's command line; it has to listen at the forwarder's `agent_socket`."""
+    """What to boot. `agent` is the agent's command line; it has to listen at the forwarder's `agent_socket`.
+
+    `environ` is what agent and forwarder get.
+    """
 
     agent: tuple[str, ...]
+    environ: Mapping[str, str]
     forwarder: prepare.Options = field(default_factory=prepare.Options)
     rules: provision.Rules = field(default_factory=provision.Rules)
 
@@ -53,7 +57,7 @@ def boot(options: Options, sources: Sequence[Source]) -> int:
     say("boot")
     services: dict[int, str] = {}
     try:
-        _start_all(options, sources, services)
+        _start_all(options, sources, services=services)
         reason = _wait(services)
     except (CaaError, OSError) as error:
         say(f"failed: {error}")
@@ -63,7 +67,7 @@ def boot(options: Options, sources: Sequence[Source]) -> int:
     return 0 if reason == "stop" else 1
 
 
-def _start_all(options: Options, sources: Sequence[Source], services: dict[int, str]) -> None:
+def _start_all(options: Options, sources: Sequence[Source], *, services: dict[int, str]) -> None:
     provision.provision(sources, options.rules)
     network.ensure_netns(options.forwarder.pod_namespace)
     with spaces.opened(options.forwarder.pod_namespace) as both:
@@ -71,7 +75,7 @@ def _start_all(options: Options, sources: Sequence[Source], services: dict[int, 
     say("podns is there")
     agent_socket = Path(options.forwarder.agent_socket)
     agent_socket.parent.mkdir(parents=True, exist_ok=True)
-    services[_spawn(options.agent)] = "agent"
+    services[_spawn(options.agent, options.environ)] = "agent"
     say("agent started")
     # While the agent starts. The listener, which proves that all of this is done, still comes last.
     command = prepare.prepare(options.forwarder)
@@ -79,16 +83,15 @@ def _start_all(options: Options, sources: Sequence[Source], services: dict[int, 
     _await_socket(agent_socket, services)
     say("agent listens")
     with _notifications() as (name, ready):
-        services[_spawn([*command, f"-notify-socket={name}"])] = "forwarder"
+        services[_spawn([*command, f"-notify-socket={name}"], options.environ)] = "forwarder"
         say("forwarder started")
         _await_ready(ready, services)
     say("forwarder listens")
 
 
-def _spawn(command: Sequence[str]) -> int:
-    return os.posix_spawnp(
-        command[0], list(command), os.environ, setsid=True, setsigmask=(), setsigdef=(*_PYTHON_IGNORES, *_SIGNALS)
-    )
+def _spawn(command: Sequence[str], environ: Mapping[str, str]) -> int:
+    signals = (*_PYTHON_IGNORES, *_SIGNALS)
+    return os.posix_spawnp(command[0], list(command), dict(environ), setsid=True, setsigmask=(), setsigdef=signals)
 
 
 def _await_socket(path: Path, services: dict[int, str]) -> None:

@@ -63,7 +63,7 @@ def boot_options(argv: Sequence[str]) -> boot.Options:
     if not agent:
         raise FlagError("the agent's command is missing: boot [flags] -- <agent command>")
     flags = Flags({**_USER_DATA, **_FORWARDER}, argv[:split])
-    return boot.Options(agent=agent, forwarder=forwarder_options(flags), rules=_rules(flags))
+    return boot.Options(agent=agent, environ=os.environ, forwarder=forwarder_options(flags), rules=_rules(flags))
 
 
 def forwarder_options(flags: Flags) -> prepare.Options:

@@ -78,14 +78,14 @@ def _loaded(name: str, module: str) -> Driver:
     try:
         found = import_module(module)
     except ModuleNotFoundError as error:
-        raise ConfigError(_missing(name, module, error.name or "")) from error
+        raise ConfigError(_missing(name, module, missing=error.name or "")) from error
     rows, factory = getattr(found, "SETTINGS", None), getattr(found, "make", None)
     if rows is None or not callable(factory):
         raise ConfigError(f"the provider {name!r} is broken: the module {module} needs SETTINGS and make(settings)")
     return Driver(name=name, settings=tuple(rows), make=factory)
 
 
-def _missing(name: str, module: str, missing: str) -> str:
+def _missing(name: str, module: str, *, missing: str) -> str:
     if missing and (module == missing or module.startswith(f"{missing}.")):
         return f"the provider {name!r} is not part of this build: there is no module {module}"
     extra = _EXTRAS.get(name, name)

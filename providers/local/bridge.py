@@ -65,7 +65,8 @@ def _ensure_bridge(node: Netlink, site: Site) -> int:
         body = m.link_index(0) + codec.text(_IFLA_IFNAME, m.checked_name(site.bridge)) + _kind("bridge")
         node.request(m.RTM_NEWLINK, _NEW, body, what=f"make the bridge {site.bridge}")
     index = _index(node, site.bridge)
-    _add(node, m.RTM_NEWADDR, m.address(index, site.gateway, prefix_route=True), what=f"give {site.bridge} an address")
+    address = m.address(index, site.gateway, prefix_route=True)
+    _add(node, m.RTM_NEWADDR, body=address, what=f"give {site.bridge} an address")
     node.request(m.RTM_NEWLINK, 0, m.link_change(index, up=True), what=f"switch on {site.bridge}")
     return index
 
@@ -85,9 +86,10 @@ def _kind(kind: str, data: bytes = b"") -> bytes:
 def _configure(inside: Netlink, address: IPv4Interface, *, gateway: IPv4Interface) -> None:
     device = _index(inside, _GUEST_DEVICE)
     inside.request(m.RTM_NEWLINK, 0, m.link_change(device, up=True), what="switch on the guest's interface")
-    _add(inside, m.RTM_NEWADDR, m.address(device, address, prefix_route=True), what=f"give the guest {address}")
+    body = m.address(device, address, prefix_route=True)
+    _add(inside, m.RTM_NEWADDR, body=body, what=f"give the guest {address}")
     default = Route(destination=_ANYWHERE, gateway=gateway.ip, device=_GUEST_DEVICE)
-    _add(inside, m.RTM_NEWROUTE, m.route(device, default), what="set the guest's default route")
+    _add(inside, m.RTM_NEWROUTE, body=m.route(device, default), what="set the guest's default route")
 
 
 def _has_ports(node: Netlink, bridge: int) -> bool:
@@ -103,7 +105,7 @@ def _index(netlink: Netlink, name: str) -> int:
     return link.index
 
 
-def _add(netlink: Netlink, kind: int, body: bytes, *, what: str) -> None:
+def _add(netlink: Netlink, kind: int, *, body: bytes, what: str) -> None:
     try:
         netlink.request(kind, _NEW, body, what=what)
     except codec.KernelRefused as error:

@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
             os.write(report, b"pid %d\n" % child)
             os._exit(0)
         _furnish(name, cgroups)
-        _fill_config_drive(drive, name, size)
+        _fill_config_drive(drive, name, size=size)
         _start(report, argv[split + 1 :])
     except BaseException as error:  # the far end of the pipe is the only one who can tell anybody
         os.write(report, f"error {error}\n".encode())
@@ -74,7 +74,7 @@ def _furnish(name: str, cgroups: list[list[str]]) -> None:
     _socket.sethostname(name)
 
 
-def _fill_config_drive(drive: int, name: str, size: int) -> None:
+def _fill_config_drive(drive: int, name: str, *, size: int) -> None:
     """Put the NoCloud files into `/media/cidata`. A short read means that the driver gave up; it cleans up."""
     document = b""
     while part := os.read(drive, 1 << 16):
