@@ -1,5 +1,6 @@
 """Root file systems: unpacked folders by image name, and the one built on the spot from a static busybox."""
 
+import re
 import struct
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ from caa.errors import InvalidInput
 from caa.testing.agent.answers import error
 
 BUSYBOX = Path("/bin/busybox")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]*")
 BUILT_IN = ("busybox", "pause")
 _FOLDERS = "bin dev etc proc sys tmp root run var/log var/www usr/bin usr/sbin sbin mnt"
 _FILES = MappingProxyType(
@@ -38,7 +40,7 @@ class Images:
         """The root file system of `reference`; unknown is the error that a failed pull was recorded with."""
         last = reference.rsplit("/", 1)[-1]
         name = last.split("@", 1)[0].split(":", 1)[0]
-        if self._folder is not None and name:
+        if self._folder is not None and _NAME.fullmatch(last):
             for candidate in (self._folder / last, self._folder / name):
                 if candidate.is_dir():
                     return candidate
