@@ -100,11 +100,9 @@ class LocalMachines:
     def remove(self, name: str) -> None:
         """Kill, unplug, forget; the record goes last, so that a remove that was cut short can be repeated."""
         self._cgroups.kill(name, seconds=_KILL_SECONDS)
-        if not self._site.state_dir.is_dir():
-            return
         with self._lock():
             bridge.unplug(self._site, name)
-        self._cgroups.remove(name)
+            self._cgroups.remove(name)
         self._release(name)
         with suppress(FileNotFoundError):
             shutil.rmtree(self._vms / name)
@@ -150,15 +148,24 @@ class LocalMachines:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """One at a time makes or removes the bridge, in this process and in others with the same state directory."""
-        with (self._site.state_dir / "lock").open("w") as file:
+        """One at a time makes or removes what all share (the bridge, the cgroups' parent), in other processes too.
+
+        Where the state directory is gone there is nobody left to share with.
+        """
+        try:
+            file = (self._site.state_dir / "lock").open("w")
+        except FileNotFoundError:
+            yield
+            return
+        with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     # --- the machine ---
 
     def _start(self, record: Record, user_data: bytes) -> None:
-        cgroups = self._cgroups.make(record.name)
+        with self._lock():
+            cgroups = self._cgroups.make(record.name)
         report, report_end = os.pipe()
         drive_end, drive = os.pipe()
         command = translate.launch_command(

@@ -68,8 +68,11 @@ class LocalProvider:
         """Make the pod VM and return once its first process runs and its address answers; 100 ms or so."""
         record = translate.new_record(request, self._clock())
         async with self._lock(record.name):
+            existing = await _in_thread(lambda: self._living(record.name))
+            if existing is not None:
+                return existing
             try:
-                return await _in_thread(lambda: self._create(record, request.user_data))
+                return await _in_thread(lambda: self._make(record, request.user_data))
             except asyncio.CancelledError:
                 await _in_thread(lambda: self._machines.remove(record.name))
                 raise
@@ -95,10 +98,13 @@ class LocalProvider:
     async def close(self) -> None:
         """Nothing is held open; the pod VMs live on."""
 
-    def _create(self, record: translate.Record, user_data: bytes) -> Instance:
-        existing = self._machines.find(record.name)
-        if existing is not None and existing.address is not None and self._machines.alive(record.name):
-            return translate.instance(existing)
+    def _living(self, name: str) -> Instance | None:
+        record = self._machines.find(name)
+        if record is None or record.address is None or not self._machines.alive(name):
+            return None
+        return translate.instance(record)
+
+    def _make(self, record: translate.Record, user_data: bytes) -> Instance:
         self._machines.remove(record.name)  # what a crash, or the death of its processes, left
         try:
             return translate.instance(self._machines.launch(record, user_data))

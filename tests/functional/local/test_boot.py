@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -143,10 +144,19 @@ def handshake(lab: Any, instance: Instance) -> str:
         return str(secured.version())
 
 
+def cgroup_parent(lab: Any) -> str:
+    """The folder that holds this lab's cgroups."""
+    return Site(state_dir=lab.folder / "local", subnet=SUBNET, bridge="", agent_command=(), python="").cgroup_parent
+
+
+def cgroups_of(lab: Any) -> list[Path]:
+    """What is left of this lab's cgroups."""
+    return list(Path("/sys/fs/cgroup").glob(f"**/{cgroup_parent(lab)}"))
+
+
 def init_of(lab: Any, instance: Instance) -> int:
     """The host's number of the pod VM's first process."""
-    site = Site(state_dir=lab.folder / "local", subnet=SUBNET, bridge="", agent_command=(), python="")
-    parent = site.cgroup_parent
+    parent = cgroup_parent(lab)
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             numbers = [line for line in (folder / "status").read_text().splitlines() if line.startswith("NSpid")]
@@ -303,3 +313,26 @@ async def test_a_start_that_fails_leaves_nothing(lab: Any, monkeypatch: pytest.M
     assert [one.name for one in await driver.list_owned(lab.request().owner)] == [first.name]
     assert len(socket.if_nameindex()) == 3  # lo, the bridge, one cable
     assert [one.name for one in (lab.folder / "local" / "addresses").iterdir()] == [str(first.addresses[0])]
+
+
+async def test_many_at_once_share_the_bridge_and_leave_nothing(lab: Any) -> None:
+    driver: Provider = lab.driver(LISTEN)
+    names = [f"podvm-many-{number}" for number in range(8)]
+    made = await asyncio.gather(*(driver.create(lab.request(name)) for name in names))
+    assert len({one.addresses for one in made}) == len(names)
+    again = await asyncio.gather(*(driver.delete(one.id) for one in made[:4]), driver.create(lab.request(names[7])))
+    assert again[-1] == made[7]
+    for one in made[4:]:
+        await lab.console(driver, one, "forwarder listens")
+    await asyncio.gather(*(driver.delete(one.id) for one in made))
+    assert [name for _, name in socket.if_nameindex()] == ["lo"]
+    assert cgroups_of(lab) == []
+
+
+async def test_delete_works_without_the_state_directory(lab: Any) -> None:
+    driver: Provider = lab.driver(LISTEN)
+    instance = await driver.create(lab.request())
+    shutil.rmtree(lab.folder / "local")
+    await driver.delete(instance.id)
+    assert [name for _, name in socket.if_nameindex()] == ["lo"]
+    assert cgroups_of(lab) == []

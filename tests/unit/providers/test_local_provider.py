@@ -136,6 +136,16 @@ async def test_a_cancelled_create_waits_and_undoes(driver: LocalProvider, machin
     assert machines.records == {}
 
 
+async def test_a_cancelled_create_of_a_living_one_lets_it_live(driver: LocalProvider, machines: Machines) -> None:
+    made = await driver.create(request())
+    creating = asyncio.ensure_future(driver.create(request()))
+    await asyncio.sleep(0)
+    creating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await creating
+    assert [one.id for one in await driver.list_owned(OWNER)] == [made.id]
+
+
 async def test_delete_and_list(driver: LocalProvider) -> None:
     other = Owner(cluster="c", node="other")
     first = await driver.create(request())
