@@ -49,6 +49,7 @@ class SandboxService:
         self._limits = limits
         self._lives: dict[SandboxId, Life] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._creating: dict[SandboxId, asyncio.Task[Any]] = {}
         self._changed = asyncio.Event()
         self._closing = False
 
@@ -212,7 +213,14 @@ class SandboxService:
     # StopVM
 
     async def stop(self, sandbox: SandboxId) -> None:
-        """Return when the stop is durable; the work goes on in a task of ours. An unknown id is success."""
+        """Return when the stop is durable; the work goes on in a task of ours. An unknown id is success.
+
+        A CreateVM under way is cancelled: runtime-rs sends StopVM then, and nothing more (`reference/kata.md` 6.11).
+        """
+        creating = self._creating.get(sandbox)
+        if creating is not None:
+            creating.cancel()
+            await asyncio.wait({creating})
         life = self._lives.get(sandbox)
         if life is not None:
             await asyncio.shield(self._spawn(self._begin_stop(life)))
@@ -306,13 +314,20 @@ class SandboxService:
 
     async def _detached(self, work: Coroutine[Any, Any, None], sandbox: SandboxId) -> None:
         """Run `work` to its end even when the caller goes; then, nobody being there to stop the sandbox, stop it."""
-        task = self._spawn(work)
+        task = self._creating[sandbox] = self._spawn(work)
+        task.add_done_callback(lambda _: self._created(sandbox, task))
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:
             task.add_done_callback(lambda _: self._abandoned(sandbox))
             raise
+        if task.cancelled():
+            raise Cancelled(f"a StopVM overtook the CreateVM of sandbox {sandbox}")
         await task
+
+    def _created(self, sandbox: SandboxId, task: "asyncio.Task[Any]") -> None:
+        if self._creating.get(sandbox) is task:
+            del self._creating[sandbox]
 
     def _abandoned(self, sandbox: SandboxId) -> None:
         if not self._closing:
