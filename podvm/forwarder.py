@@ -206,7 +206,7 @@ def _serve(settings: Flags) -> int:
     host, port = _address(settings.text("listen"))
     forwarder.serve_agent(_wait_for_agent(settings.text("kata-agent-socket"), settings.number("agent-timeout-seconds")))
     try:
-        listen_tcp(loop, host, port, forwarder.accepted)
+        listen_tcp(loop, host, port=port, accepted=forwarder.accepted)
     except OSError as error:
         raise CannotStart(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
     _notify(settings.text("notify-socket"))

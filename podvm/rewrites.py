@@ -27,7 +27,9 @@ def create_container(payload: bytes, pod_namespace: str = POD_NAMESPACE) -> tupl
         return payload, []
     spec = b"".join(all_bytes(payload, _OCI))
     entry = bytes_field(1, b"network") + bytes_field(2, pod_namespace.encode())
-    changed = change_message(payload, _OCI, lambda oci: change_message(oci, _LINUX, lambda it: _join(it, entry)))
+    changed = change_message(
+        payload, _OCI, change=lambda oci: change_message(oci, _LINUX, change=lambda it: _join(it, entry))
+    )
     return changed, bind_sources(spec)
 
 
@@ -67,5 +69,5 @@ def _join(linux: bytes, entry: bytes) -> bytes:
         done = True
         return entry
 
-    changed = change_each(linux, _NAMESPACES, change)
+    changed = change_each(linux, _NAMESPACES, change=change)
     return changed if done else changed + bytes_field(_NAMESPACES, entry)

@@ -24,9 +24,31 @@ from caa.datapath.tls import WANT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from caa.datapath.mux import Mux
+    from typing import Protocol
+
+    from caa.datapath.frames import Watch
+    from caa.datapath.loop import Loop
     from caa.datapath.sockets import Sock
     from caa.datapath.tls import TlsObject
+
+    class Trunk(Protocol):
+        """What a branch needs of its mux."""
+
+        loop: Loop
+        outlet: Outlet
+        watch: Watch | None
+        last: int
+
+        @property
+        def direct(self) -> object: ...
+        def claim(self, branch: Branch) -> bool: ...
+        def rename(self, branch: Branch, data: bytearray, *, at: int) -> bool: ...
+        def send(self, data: memoryview, branch: Branch) -> None: ...
+        def within(self, branch: Branch) -> bool: ...
+        def hold(self, branch: Branch) -> None: ...
+        def release(self, branch: Branch) -> None: ...
+        def detach(self, branch: Branch) -> None: ...
+
 
 # Answers of our own that a branch may leave unread before its requests are no longer read.
 _OWN_ANSWERS = 256 << 10
@@ -50,7 +72,7 @@ class Branch:
         "late",
     )
 
-    def __init__(self, mux: Mux, sock: Sock, tls: TlsObject | None) -> None:
+    def __init__(self, mux: Trunk, sock: Sock, *, tls: TlsObject | None) -> None:
         self._mux = mux
         self._sock = sock
         self._tls = tls
@@ -61,7 +83,7 @@ class Branch:
         self._choked = False
         self.late: list[bytes] = []  # answers of our own that wait for the end of a frame
         self.fd = sock.fileno()
-        mux.loop.add(self.fd, IN if mux.outlet.rest is None else 0, self._ready, self.close)
+        mux.loop.add(self.fd, IN if mux.outlet.rest is None else 0, handler=self._ready, crash=self.close)
 
     def close(self) -> None:
         """End this connection; again is fine."""
@@ -102,7 +124,7 @@ class Branch:
             self._say(data)
         if len(self.late) > _LATE_ANSWERS or self._outlet.waiting() > _OWN_ANSWERS:
             self._choked = True
-            self._mux.loop.want(self.fd, 0, IN)
+            self._mux.loop.mute(self.fd, IN)
 
     def _say(self, data: bytes) -> None:
         try:
@@ -114,7 +136,7 @@ class Branch:
     def resume(self) -> None:
         """There is room upstream again."""
         if not self._choked:
-            self._mux.loop.want(self.fd, IN, 0)
+            self._mux.loop.ask(self.fd, IN)
 
     def _relax(self) -> None:
         """What we had to say ourselves is on its way."""
@@ -140,7 +162,7 @@ class Branch:
             self.close()
             return
         if got == RECORD and self._tls is not None:
-            got = gather(self._read, buffer, got)
+            got = gather(self._read, buffer, got=got)
         elif not got:
             self.close()
             return
@@ -151,7 +173,7 @@ class Branch:
         mux = self._mux
         at = 0
         if mux.direct is self and self._part is None and not self._drop:
-            at, highest = scan_requests(mux.loop.raw, got, mux.watch)
+            at, highest = scan_requests(mux.loop.raw, got, watch=mux.watch)
             if highest > mux.last:  # noqa: PLR1730  # max() is a call, and this is met by every request
                 mux.last = highest
             if at:
@@ -159,7 +181,7 @@ class Branch:
             if at == got:
                 return
         try:
-            self._walk(mux.loop.raw, at, got)
+            self._walk(mux.loop.raw, at=at, end=got)
         except Malformed as error:
             mux.loop.count("malformed", f"from the shim's side: {error}")
             self.close()
@@ -180,56 +202,58 @@ class Branch:
         self._mux.release(self)
         self._relax()
 
-    def _walk(self, data: bytearray, at: int, end: int) -> None:
+    def _walk(self, data: bytearray, *, at: int, end: int) -> None:
         """Send runs of whole frames; those that are changed or refused go apart; keep the rest."""
         if self._part is not None:
-            at = self._fill(self._part, data, at, end)
+            at = self._fill(self._part, data, at=at, end=end)
         skipped = min(self._drop, end - at)
         self._drop -= skipped
         start = at = at + skipped
         while end - at >= HEADER_SIZE and self.fd >= 0:
-            size, stream, kind, _ = _head(data, at)
-            check(size, stream, kind, REQUEST)
+            header = _head(data, at)
+            check(header, REQUEST)
+            size = header[0]
             after = at + HEADER_SIZE + size
             if after > end and size <= MAX_PAYLOAD:
                 break
-            if not self._plain(data, at, size):
-                self._send(data, start, at)
-                self._apart(data[at : min(after, end)], size, stream)
+            if size > MAX_PAYLOAD or not self._plain(data, at):
+                self._send(data, start=start, end=at)
+                self._apart(data[at : min(after, end)], header)
                 start = after
             at = after
         if at > end:
             self._drop = at - end
             return
-        self._send(data, start, at)
+        self._send(data, start=start, end=at)
         if at < end and self.fd >= 0:
             self._part = data[at:end]
 
-    def _fill(self, part: bytearray, data: bytearray, at: int, end: int) -> int:
+    def _fill(self, part: bytearray, data: bytearray, *, at: int, end: int) -> int:
         """Complete the stored request from `data[at:end]`; returns where the next one begins."""
         taken = min(max(HEADER_SIZE - len(part), 0), end - at)
         part += memoryview(data)[at : at + taken]
         at += taken
         if len(part) < HEADER_SIZE:
             return at
-        size, stream, kind, _ = _head(part)
-        check(size, stream, kind, REQUEST)
+        header = _head(part)
+        check(header, REQUEST)
+        size = header[0]
         if size > MAX_PAYLOAD:
             self._part = None
             self._drop = size
-            self._apart(part, size, stream)
+            self._apart(part, header)
             return at
         more: int = min(HEADER_SIZE + size - len(part), end - at)
         part += memoryview(data)[at : at + more]
         if len(part) == HEADER_SIZE + size:
             self._part = None
-            self._walk(part, 0, len(part))
+            self._walk(part, at=0, end=len(part))
         return at + more
 
-    def _plain(self, data: bytearray, at: int, size: int) -> bool:
+    def _plain(self, data: bytearray, at: int) -> bool:
         """Whether the request at `at` goes on in one run with its neighbours; it has its upstream id then."""
         watch = self._mux.watch
-        if size > MAX_PAYLOAD or (watch is not None and watch.wants(data, at, size)):
+        if watch is not None and watch.wants(data, at):
             return False
         return self._admit(data, at)
 
@@ -238,16 +262,17 @@ class Branch:
         if mux.claim(self):
             mux.last = max(mux.last, _head(data, at)[1])
             return True
-        return mux.rename(self, data, at)
+        return mux.rename(self, data, at=at)
 
-    def _apart(self, data: bytearray, size: int, stream: int) -> None:
+    def _apart(self, data: bytearray, header: tuple[int, int, int, int]) -> None:
         """A request that is changed, or answered here."""
         watch = self._mux.watch
+        size, stream, _, _ = header
         try:
             if size > MAX_PAYLOAD:
                 self._mux.loop.count("too large")
                 raise too_large(size)
-            changed = watch.rewrite(bytes(data)) if watch is not None and watch.wants(data, 0, size) else None
+            changed = watch.rewrite(bytes(data)) if watch is not None and watch.wants(data, 0) else None
             if changed is not None:
                 data = changed
             if not self._admit(data, 0):
@@ -255,8 +280,8 @@ class Branch:
         except Refused as refused:
             self.refuse(stream, refused)
         else:
-            self._send(data, 0, len(data))
+            self._send(data, start=0, end=len(data))
 
-    def _send(self, data: bytearray, start: int, end: int) -> None:
+    def _send(self, data: bytearray, *, start: int, end: int) -> None:
         if start < end and self.fd >= 0:
             self._mux.send(memoryview(data)[start:end], self)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from caa.datapath.sockets import Sock
 
     class Owner(Protocol):
-        def framed(self, channel: Channel, stream: int, frame: bytes, /) -> object: ...
+        def framed(self, channel: Channel, frame: bytes, /) -> object: ...
         def ended(self, channel: Channel, /) -> object: ...
 
 
@@ -39,7 +39,7 @@ class Channel:
         self._splitter = Splitter(expected)
         self._outlet = Outlet(loop, sock, None)
         self.fd = sock.fileno()
-        loop.add(self.fd, IN, self._ready, self._end)
+        loop.add(self.fd, IN, handler=self._ready, crash=self._end)
 
     def send(self, frame: bytes) -> None:
         """Send a whole frame, now or when the peer reads; nothing happens when it has gone."""
@@ -97,7 +97,7 @@ class Channel:
         if self.fd < 0:
             return
         if not isinstance(frame, int):
-            self._owner.framed(self, stream, frame)
+            self._owner.framed(self, frame)
             return
         self._loop.count("too large")
         if self._expected != RESPONSE:

@@ -68,14 +68,14 @@ def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes, int, int]]:
             value, at = read_varint(data, at)
             yield number, kind, value, start, at
             continue
-        length, at = _length(data, at, kind)
+        length, at = _length(data, at, kind=kind)
         if length > size - at:
             raise EditError(f"field {number} reaches beyond the end of its message")
         at += length
         yield number, kind, data[at - length : at], start, at
 
 
-def _length(data: bytes, at: int, kind: int) -> tuple[int, int]:
+def _length(data: bytes, at: int, *, kind: int) -> tuple[int, int]:
     if kind == BYTES:
         return read_varint(data, at)
     if kind == 1:
@@ -121,7 +121,7 @@ def drop(data: bytes, number: int) -> bytes:
     return b"".join(kept)
 
 
-def replace(data: bytes, number: int, field: bytes) -> bytes:
+def replace(data: bytes, number: int, *, field: bytes) -> bytes:
     """Put the encoded `field` where the first field `number` was, or at the end, and drop the other ones."""
     out = []
     done = False
@@ -136,16 +136,16 @@ def replace(data: bytes, number: int, field: bytes) -> bytes:
     return b"".join(out)
 
 
-def change_message(data: bytes, number: int, change: Callable[[bytes], bytes]) -> bytes:
+def change_message(data: bytes, number: int, *, change: Callable[[bytes], bytes]) -> bytes:
     """Edit a singular sub-message in its place; `change` gets b"" when it is absent, and it is then added at the end.
 
     A singular message that comes several times is one message: protobuf merges them, which is the same as joining
     their bytes, so `change` sees them joined.
     """
-    return replace(data, number, bytes_field(number, change(b"".join(all_bytes(data, number)))))
+    return replace(data, number, field=bytes_field(number, change(b"".join(all_bytes(data, number)))))
 
 
-def change_each(data: bytes, number: int, change: Callable[[bytes], bytes | None]) -> bytes:
+def change_each(data: bytes, number: int, *, change: Callable[[bytes], bytes | None]) -> bytes:
     """Edit every element of a repeated sub-message; None drops the element."""
     out = []
     for found, kind, value, start, end in fields(data):

@@ -35,7 +35,7 @@ class Flags:
                 if not rest:
                     raise FlagError(f"{name} needs a value")
                 value = rest.pop(0)
-            self._values[key] = _number(name, value, defaults[key])
+            self._values[key] = _number(name, value, default=defaults[key])
 
     def text(self, name: str) -> str:
         """A flag as text."""
@@ -58,7 +58,7 @@ def _truth(name: str, value: str) -> bool:
     raise FlagError(f"{name}={value}: true or false is allowed")
 
 
-def _number(name: str, value: str, default: object) -> str | int | float:
+def _number(name: str, value: str, *, default: object) -> str | int | float:
     if not isinstance(default, int | float):
         return value
     try:

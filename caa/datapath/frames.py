@@ -83,13 +83,15 @@ class Watch:
     def __bool__(self) -> bool:
         return bool(self._keys)
 
-    def wants(self, data: bytes | bytearray, at: int, size: int) -> bool:
-        """Whether the frame at `at` with a payload of `size` bytes, all of it there, has to be seen.
+    def wants(self, data: bytes | bytearray, at: int) -> bool:
+        """Whether the frame at `at`, all of it there, has to be seen.
 
         A usual frame is decided by comparing bytes. One whose envelope begins with anything else is seen, so that an
         unusual order of fields is no way around a rewrite.
         """
-        start, end = at + HEADER_SIZE, at + HEADER_SIZE + size
+        start = at + HEADER_SIZE
+        size, _, _ = _head(data, at)
+        end = start + size
         if not data.startswith(_AGENT_PREFIX, start, end):
             return not data.startswith(_HEALTH_PREFIX, start, end)
         if size == len(_AGENT_PREFIX):
@@ -112,14 +114,14 @@ class Watch:
             raise Refused(INVALID_ARGUMENT, f"the request is not a protobuf message: {error}") from error
         if payload == request.payload:
             return None
-        envelope = edits.replace(envelope, 3, edits.bytes_field(3, payload) if payload else b"")
+        envelope = edits.replace(envelope, 3, field=edits.bytes_field(3, payload) if payload else b"")
         if len(envelope) > MAX_PAYLOAD:
             raise too_large(len(envelope))
         _, stream, kind, flags = HEADER.unpack_from(frame)
         return bytearray(HEADER.pack(len(envelope), stream, kind, flags) + envelope)
 
 
-def scan_requests(data: bytearray, end: int, watch: Watch | None) -> tuple[int, int]:
+def scan_requests(data: bytearray, end: int, *, watch: Watch | None) -> tuple[int, int]:
     """How far `data[:end]` is a row of whole requests that may go on as they are, and the highest of their ids.
 
     This and `scan_answers` are met by every frame, so they repeat in one loop what `check` and `Watch.wants` say.
@@ -133,9 +135,9 @@ def scan_requests(data: bytearray, end: int, watch: Watch | None) -> tuple[int, 
             break
         if watch is not None:
             if data.startswith(_AGENT_PREFIX, at + HEADER_SIZE):
-                if data[at + _METHOD_AT] in watch.lengths and watch.wants(data, at, size):
+                if data[at + _METHOD_AT] in watch.lengths and watch.wants(data, at):
                     break
-            elif not data.startswith(_HEALTH_PREFIX, at + HEADER_SIZE) and watch.wants(data, at, size):
+            elif not data.startswith(_HEALTH_PREFIX, at + HEADER_SIZE) and watch.wants(data, at):
                 break
         if stream > highest:  # noqa: PLR1730  # max() is a call
             highest = stream
@@ -143,7 +145,7 @@ def scan_requests(data: bytearray, end: int, watch: Watch | None) -> tuple[int, 
     return at, highest
 
 
-def scan_answers(data: bytearray, end: int, identity: int) -> int:
+def scan_answers(data: bytearray, end: int, *, identity: int) -> int:
     """How far `data[:end]` is a row of answers to streams up to `identity`; the last one may reach beyond `end`."""
     at = 0
     last_header = end - HEADER_SIZE
@@ -155,8 +157,9 @@ def scan_answers(data: bytearray, end: int, identity: int) -> int:
     return at
 
 
-def check(size: int, stream: int, kind: int, expected: int) -> None:
+def check(header: tuple[int, int, int, int], expected: int) -> None:
     """Raise `Malformed` unless a header can come from a peer that sends frames of type `expected`."""
+    size, stream, kind, _ = header
     if kind != expected:
         raise Malformed(f"a frame of type {kind}, only type {expected} may come from this side")
     if not stream & 1:
@@ -170,7 +173,7 @@ def too_large(size: int) -> Refused:
     return Refused(RESOURCE_EXHAUSTED, f"message length {size} exceed maximum message size of {MAX_PAYLOAD}")
 
 
-def frame(stream: int, kind: int, payload: bytes, flags: int = 0) -> bytes:
+def frame(stream: int, payload: bytes, *, kind: int, flags: int = 0) -> bytes:
     """A whole frame."""
     return HEADER.pack(len(payload), stream, kind, flags) + payload
 
@@ -178,17 +181,17 @@ def frame(stream: int, kind: int, payload: bytes, flags: int = 0) -> bytes:
 def answer(stream: int, payload: bytes = b"") -> bytes:
     """The frame of a successful answer: an explicit empty status, then the message."""
     body = edits.bytes_field(1, b"") + (edits.bytes_field(2, payload) if payload else b"")
-    return frame(stream, RESPONSE, body)
+    return frame(stream, body, kind=RESPONSE)
 
 
 def refusal(stream: int, refused: Refused) -> bytes:
     """The frame that answers a call with a status; the text is cut at 4 KiB."""
     text = refused.text.encode("utf-8", "replace")[:4096]
     status = edits.varint_field(1, refused.code) + edits.bytes_field(2, text)
-    return frame(stream, RESPONSE, edits.bytes_field(1, status))
+    return frame(stream, edits.bytes_field(1, status), kind=RESPONSE)
 
 
-def call(stream: int, service: str, method: str, *, payload: bytes, timeout: int = 0) -> bytes:
+def call(service: str, method: str, *, stream: int, payload: bytes, timeout: int = 0) -> bytes:
     """The frame of a request; `timeout` in nanoseconds, 0 means none."""
     fields: Iterable[bytes] = (
         edits.bytes_field(1, service.encode()),
@@ -196,13 +199,20 @@ def call(stream: int, service: str, method: str, *, payload: bytes, timeout: int
         edits.bytes_field(3, payload) if payload else b"",
         edits.varint_field(4, timeout) if timeout else b"",
     )
-    return frame(stream, REQUEST, b"".join(fields))
+    return frame(stream, b"".join(fields), kind=REQUEST)
 
 
 def with_timeout(data: bytes, timeout: int) -> bytes:
     """The same request with another `timeout_nano`, everything else byte for byte."""
     _, stream, kind, flags = HEADER.unpack_from(data)
-    return frame(stream, kind, edits.replace(data[HEADER_SIZE:], 4, edits.varint_field(4, timeout)), flags)
+    envelope = edits.replace(data[HEADER_SIZE:], 4, field=edits.varint_field(4, timeout))
+    return frame(stream, envelope, kind=kind, flags=flags)
+
+
+def stream_of(data: Buffer) -> int:
+    """The stream id of a frame."""
+    _, stream, _ = _head(data)
+    return int(stream)
 
 
 class Splitter:
@@ -227,8 +237,9 @@ class Splitter:
         self._skip -= skipped
         part += data[skipped:] if skipped else data
         while len(part) >= HEADER_SIZE:
-            size, stream, kind, _ = HEADER.unpack_from(part)
-            check(size, stream, kind, self._expected)
+            header = HEADER.unpack_from(part)
+            check(header, self._expected)
+            size, stream, _, _ = header
             end = HEADER_SIZE + size
             if size > self._limit:
                 found.append((stream, size))

@@ -87,7 +87,7 @@ class Loop:
         """Seconds of the monotonic clock."""
         return monotonic()
 
-    def add(self, fd: int, mask: int, handler: Handler, crash: Callable[[], object]) -> None:
+    def add(self, fd: int, mask: int, *, handler: Handler, crash: Callable[[], object]) -> None:
         """Call `handler(events)` for `fd`; `crash()` must end its connection when the handler raises.
 
         A descriptor that is already here gets the new handler.
@@ -98,15 +98,22 @@ class Loop:
             self._masks.extend([0] * _GROWTH)
         self._handlers[fd] = handler
         self._crash[fd] = crash
-        self.want(fd, mask, ~mask)
+        self.set(fd, mask)
 
-    def want(self, fd: int, more: int, less: int) -> None:
-        """Ask for some events more and some less. With none left the descriptor is taken out of epoll altogether.
+    def ask(self, fd: int, events: int) -> None:
+        """Want these events too."""
+        self.set(fd, self._masks[fd] | events)
+
+    def mute(self, fd: int, events: int) -> None:
+        """Want these events no more."""
+        self.set(fd, self._masks[fd] & ~events)
+
+    def set(self, fd: int, new: int) -> None:
+        """Want exactly these events. With none the descriptor is taken out of epoll altogether.
 
         An empty mask would still report a hang-up, over and over.
         """
         old = self._masks[fd]
-        new = (old | more) & ~less
         if new == old:
             return
         self._masks[fd] = new
@@ -124,7 +131,7 @@ class Loop:
     def remove(self, fd: int) -> None:
         """Forget a descriptor; one that is not here is fine."""
         if 0 <= fd < len(self._handlers):
-            self.want(fd, 0, -1)
+            self.set(fd, 0)
             self._handlers[fd] = _ignore
             self._crash[fd] = None
 

@@ -93,7 +93,7 @@ class Mux:
         self._to: Branch | None = None  # who gets the rest of the frame that is under way
         self._skip = 0  # bytes of it still to come
         self._part = b""  # the beginning of a header
-        loop.add(self.fd, IN, self._ready, self._crashed)
+        loop.add(self.fd, IN, handler=self._ready, crash=self._crashed)
 
     def attach(self, sock: Sock, tls: TlsObject | None) -> Branch | None:
         """Serve one more downstream connection; None (and it is closed) when there are too many."""
@@ -101,7 +101,7 @@ class Mux:
             self.loop.count("refused", f"more than {MAX_BRANCHES} connections on one link")
             self.loop.close(sock, sock.fileno())
             return None
-        branch = Branch(self, sock, tls)
+        branch = Branch(self, sock, tls=tls)
         self.branches.append(branch)
         return branch
 
@@ -133,7 +133,7 @@ class Mux:
             self.identity = self.last
         return False
 
-    def rename(self, branch: Branch, data: bytearray, at: int) -> bool:
+    def rename(self, branch: Branch, data: bytearray, *, at: int) -> bool:
         """Give the request at `at` an upstream id, in place; False when there are too many calls."""
         if len(self.calls) >= MAX_CALLS or self.last >= _LAST_ID:
             return False
@@ -161,7 +161,7 @@ class Mux:
             self.branches.remove(branch)
             self.branches.append(branch)
         for one in self.branches:
-            self.loop.want(one.fd, 0, IN)
+            self.loop.mute(one.fd, IN)
 
     def within(self, branch: Branch) -> bool:
         """Whether `branch` has got a part of a frame only, so that nothing may be put in now."""
@@ -170,13 +170,13 @@ class Mux:
     def hold(self, branch: Branch) -> None:
         """A branch does not read its answers: read no more of them until it does."""
         self._held.add(branch)
-        self.loop.want(self.fd, 0, IN)
+        self.loop.mute(self.fd, IN)
 
     def release(self, branch: Branch) -> None:
         """The branch has taken what waited for it."""
         self._held.discard(branch)
         if not self._held and self.fd >= 0:
-            self.loop.want(self.fd, IN, 0)
+            self.loop.ask(self.fd, IN)
 
     def detach(self, branch: Branch) -> None:
         """Forget a branch that is gone; what was meant for it is dropped from now on."""
@@ -213,7 +213,7 @@ class Mux:
             self._end(reason(error))
             return
         if got == RECORD and self._tls is not None:
-            got = gather(self._read, buffer, got)
+            got = gather(self._read, buffer, got=got)
         elif not got:
             self._end("closed by the peer")
             return
@@ -227,7 +227,7 @@ class Mux:
                 self._to.deliver(buffer[:got])
             return
         if not self._skip and not self._part:
-            at = scan_answers(self.loop.raw, got, self.identity)
+            at = scan_answers(self.loop.raw, got, identity=self.identity)
             if at >= got:
                 self._to = self._owner
                 self._skip = at - got
@@ -265,15 +265,16 @@ class Mux:
         self._skip -= at
         to = self._to
         while end - at >= HEADER_SIZE:
-            size, stream, kind, _ = _head(data, at)
-            check(size, stream, kind, RESPONSE)
-            asker = self._asker(data, at, stream)
+            header = _head(data, at)
+            check(header, RESPONSE)
+            size, stream, _, _ = header
+            asker = self._asker(data, at, stream=stream)
             if asker is not to or size > MAX_PAYLOAD or (to is not None and to.late):
                 self._give(to, data[start:at])
                 start, to = at, asker
             at += HEADER_SIZE + size
             if size > MAX_PAYLOAD:
-                self._shorten(to, data, start, size)
+                self._shorten(to, _head(data, start))
                 start, to = min(at, end), None
         self._to = to
         if at > end:
@@ -282,7 +283,7 @@ class Mux:
         if at < end:
             self._part = data[at:].tobytes()
 
-    def _asker(self, data: memoryview, at: int, stream: int) -> Branch | None:
+    def _asker(self, data: memoryview, at: int, *, stream: int) -> Branch | None:
         """Who made the call; its own id is put back. None when it is gone."""
         if stream <= self.identity:
             return self._owner
@@ -295,9 +296,9 @@ class Mux:
         if to is not None and len(run):
             to.deliver(run)
 
-    def _shorten(self, to: Branch | None, data: memoryview, at: int, size: int) -> None:
+    def _shorten(self, to: Branch | None, header: tuple[int, int, int, int]) -> None:
         """An answer beyond the limit: the caller hears why it gets none, the body is dropped as it comes."""
         self.loop.count("too large")
         if to is not None:
             self._skip, self._to = 0, None
-            to.refuse(_head(data, at)[1], too_large(size))
+            to.refuse(header[1], too_large(header[0]))

@@ -49,7 +49,7 @@ class Outlet:
         """Store what a write left over and ask to be told when there is room."""
         if self.rest is None:
             self.rest = bytearray(data)
-            self._loop.want(self.fd, OUT, 0)
+            self._loop.ask(self.fd, OUT)
         else:
             self.rest += data
 
@@ -65,7 +65,7 @@ class Outlet:
             del self.rest[:sent]
             return False
         self.rest = None
-        self._loop.want(self.fd, 0, OUT)
+        self._loop.mute(self.fd, OUT)
         return True
 
     def waiting(self) -> int:
@@ -79,7 +79,7 @@ def reader(sock: Sock, tls: TlsObject | None) -> Callable[[memoryview], int]:
     return read
 
 
-def gather(read: Callable[[memoryview], int], buffer: memoryview, got: int) -> int:
+def gather(read: Callable[[memoryview], int], buffer: memoryview, *, got: int) -> int:
     """Go on reading TLS records into `buffer` while they come full; returns the bytes that are there now.
 
     Never leaves part of a record inside the TLS object, where epoll would not see it.

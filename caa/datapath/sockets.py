@@ -61,7 +61,7 @@ class Listener:
         self._path = ""
         self._uids: frozenset[int] | None = None
         self.fd = sock.fileno()
-        loop.add(self.fd, IN, self._ready, self._crashed)
+        loop.add(self.fd, IN, handler=self._ready, crash=self._crashed)
 
     def close(self) -> None:
         """Stop listening and remove the socket file, if it is ours."""
@@ -88,7 +88,7 @@ class Listener:
         except OSError as error:
             self._loop.count("accept failed", str(error))
             if error.errno in _OUT_OF_ROOM:
-                self._loop.want(self.fd, 0, IN)
+                self._loop.mute(self.fd, IN)
                 self._loop.later(_REST_SECONDS, self._again)
             return
         sock = Sock(fileno=fd)
@@ -105,7 +105,7 @@ class Listener:
 
     def _again(self) -> None:
         if self.fd >= 0:
-            self._loop.want(self.fd, IN, 0)
+            self._loop.ask(self.fd, IN)
 
 
 def peer_uid(sock: Sock) -> int:
@@ -119,7 +119,7 @@ def allowed_uids() -> frozenset[int]:
     return frozenset((0, posix.geteuid()))
 
 
-def listen_unix(loop: Loop, path: str, accepted: Callable[[Sock], object]) -> Listener:
+def listen_unix(loop: Loop, path: str, *, accepted: Callable[[Sock], object]) -> Listener:
     """Listen at `path`, mode 0600, only for root and our own user; the file appears when it can be connected to.
 
     Raises `OSError`.
@@ -158,7 +158,7 @@ def connect_unix(path: str) -> Sock:
     return sock
 
 
-def listen_tcp(loop: Loop, host: str, port: int, accepted: Callable[[Sock], object]) -> Listener:
+def listen_tcp(loop: Loop, host: str, *, port: int, accepted: Callable[[Sock], object]) -> Listener:
     """Listen on a numeric IPv4 or IPv6 address. Raises `OSError`."""
     family, address = resolve(host, port)
     sock = Sock(family, SOCK_STREAM)

@@ -214,7 +214,7 @@ class Handshake:
         self._owner = owner
         self._fd = sock.fileno()
         self._timer: Timer = loop.later(HANDSHAKE_SECONDS, self._silent)
-        loop.add(self._fd, IN if server else OUT, self._step, self._crashed)
+        loop.add(self._fd, IN if server else OUT, handler=self._step, crash=self._crashed)
 
     def abandon(self) -> None:
         """Stop watching; the socket stays the caller's."""
@@ -225,9 +225,9 @@ class Handshake:
         try:
             self._tls.do_handshake()
         except SSLWantReadError:
-            self._loop.want(self._fd, IN, OUT)
+            self._loop.set(self._fd, IN)
         except SSLWantWriteError:
-            self._loop.want(self._fd, OUT, IN)
+            self._loop.set(self._fd, OUT)
         except (OSError, ValueError) as error:
             self._fail(error)
         else:

@@ -93,7 +93,7 @@ class Link:
         try:
             own_directory(self._directory)
             path = f"{self._directory}/agent.ttrpc"
-            self._listener = listen_unix(self._front.loop, path, self._accepted)
+            self._listener = listen_unix(self._front.loop, path, accepted=self._accepted)
         except OSError as error:
             self._front.forget(self)
             text = f"cannot listen in {self._directory}: {error.strerror or error}"

@@ -17,6 +17,7 @@ from caa.datapath.frames import (
     Request,
     answer,
     refusal,
+    stream_of,
 )
 from caa.datapath.tls import TlsFiles
 from caa.relay.dial import Target
@@ -80,8 +81,9 @@ class Commands:
         if reply in self._waiting:
             self._waiting.remove(reply)
 
-    def framed(self, channel: Channel, stream: int, frame: bytes) -> None:
+    def framed(self, channel: Channel, frame: bytes) -> None:
         """One call."""
+        stream = stream_of(frame)
         try:
             request = Request(frame[HEADER_SIZE:])
             if request.service != SERVICE:
@@ -137,7 +139,7 @@ def _sandbox(payload: bytes) -> str:
 
 def _target(payload: bytes) -> Target:
     files = TlsFiles(ca=_text(payload, 5), cert=_text(payload, 6), key=_text(payload, 7), min_version=_text(payload, 8))
-    files.ciphers = tuple(name.decode("utf-8", "replace") for name in edits.all_bytes(payload, 9))
+    files.ciphers = tuple(name for name in _text(payload, 9).replace(":", ",").replace(" ", "").split(",") if name)
     addresses = tuple(address.decode("utf-8", "replace") for address in edits.all_bytes(payload, 2))
     target = Target(addresses, edits.last_varint(payload, 3), server_name=_text(payload, 4), files=files)
     target.skip_verify = bool(edits.last_varint(payload, 10))

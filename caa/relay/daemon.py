@@ -75,8 +75,8 @@ class Relay:
         front = HypervisorFront(self.loop, node, stops=stops, courier=courier, grace=settings.number("grace-seconds"))
         try:
             command_socket = f"{settings.text('run-dir')}/{COMMAND_SOCKET}"
-            self._listeners.append(listen_unix(self.loop, command_socket, commands.accepted))
-            self._listeners.append(listen_unix(self.loop, hypervisor, front.accepted))
+            self._listeners.append(listen_unix(self.loop, command_socket, accepted=commands.accepted))
+            self._listeners.append(listen_unix(self.loop, hypervisor, accepted=front.accepted))
         except OSError as error:
             raise CannotStart(f"cannot listen: {error.strerror or error}") from error
 

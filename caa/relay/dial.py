@@ -133,7 +133,7 @@ class Dialler:
             self._failed(error)
             return
         self._timer = self._loop.later(CONNECT_SECONDS, self._no_connection)
-        self._loop.add(self._sock.fileno(), OUT, self._connected, self._crashed)
+        self._loop.add(self._sock.fileno(), OUT, handler=self._connected, crash=self._crashed)
 
     def _no_connection(self) -> None:
         self._failed(TimeoutError(f"no connection within {CONNECT_SECONDS:g} s"))
@@ -169,7 +169,7 @@ class Dialler:
         self._tls = tls
         wait = min(max(2 * (self._loop.now() - self._try), 0.005), 0.2)
         self._timer = self._loop.later(wait, self._settled)
-        self._loop.add(sock.fileno(), IN, self._spoke, self._crashed)
+        self._loop.add(sock.fileno(), IN, handler=self._spoke, crash=self._crashed)
 
     def not_secured(self, _sock: Sock, error: Exception) -> None:
         """The handshake failed; the socket is closed with the attempt."""

@@ -20,6 +20,7 @@ from caa.datapath.frames import (
     Request,
     answer,
     refusal,
+    stream_of,
     with_timeout,
 )
 from caa.datapath.sockets import connect_unix
@@ -71,12 +72,12 @@ class Session:
         self._node: Channel | None = None
         self._shim = Channel(self._loop, sock, expected=REQUEST, owner=self)
 
-    def framed(self, channel: Channel, stream: int, frame: bytes) -> None:
+    def framed(self, channel: Channel, frame: bytes) -> None:
         """A request of the shim, or an answer of the node."""
         if channel is self._shim:
-            self._asked(stream, frame)
+            self._asked(stream_of(frame), frame)
         else:
-            self._answered(stream, frame)
+            self._answered(stream_of(frame), frame)
 
     def ended(self, channel: Channel) -> None:
         """One of the two is gone."""

@@ -86,7 +86,7 @@ class Courier:
         """Stops that have not been delivered."""
         return len(self._queue)
 
-    def framed(self, channel: Channel, _stream: int, frame: bytes) -> None:
+    def framed(self, channel: Channel, frame: bytes) -> None:
         """The node's answer; anything but OK is asked again later."""
         channel.close()
         self._channel = None
@@ -117,7 +117,7 @@ class Courier:
         self._channel = channel
         self._next(_ANSWER_SECONDS)
         payload = edits.bytes_field(1, self._queue[0].encode())
-        channel.send(call(1, HYPERVISOR, "StopVM", payload=payload, timeout=int(_ANSWER_SECONDS * 1e9)))
+        channel.send(call(HYPERVISOR, "StopVM", stream=1, payload=payload, timeout=int(_ANSWER_SECONDS * 1e9)))
 
     def _later(self) -> None:
         """Ask the next one first, and more slowly."""

@@ -45,7 +45,7 @@ def test_drop_keeps_all_else(parts: list[bytes], number: int) -> None:
 @given(messages, numbers, st.binary(max_size=50))
 def test_replace_keeps_place_and_all_else(parts: list[bytes], number: int, value: bytes) -> None:
     field = edits.bytes_field(number, value)
-    found = edits.replace(b"".join(parts), number, field)
+    found = edits.replace(b"".join(parts), number, field=field)
     mine = [part for part in parts if next(edits.fields(part))[0] == number]
     if not mine:
         assert found == b"".join(parts) + field
@@ -100,9 +100,9 @@ def test_a_negative_number_is_its_complement() -> None:
 
 def test_change_message_joins_what_protobuf_would_merge() -> None:
     data = edits.bytes_field(6, b"ab") + edits.varint_field(2, 1) + edits.bytes_field(6, b"cd")
-    changed = edits.change_message(data, 6, lambda body: body + b"!")
+    changed = edits.change_message(data, 6, change=lambda body: body + b"!")
     assert changed == edits.bytes_field(6, b"abcd!") + edits.varint_field(2, 1)
-    assert edits.change_message(b"", 6, lambda body: body + b"x") == edits.bytes_field(6, b"x")
+    assert edits.change_message(b"", 6, change=lambda body: body + b"x") == edits.bytes_field(6, b"x")
 
 
 def test_change_each_changes_drops_and_keeps() -> None:
@@ -113,8 +113,8 @@ def test_change_each_changes_drops_and_keeps() -> None:
         + edits.bytes_field(1, b"c")
     )
     table = {b"a": b"a", b"b": None, b"c": b"CC"}
-    assert edits.change_each(data, 1, table.__getitem__) == (
+    assert edits.change_each(data, 1, change=table.__getitem__) == (
         edits.bytes_field(1, b"a") + edits.bytes_field(2, b"z") + edits.bytes_field(1, b"CC")
     )
     with pytest.raises(edits.EditError):
-        edits.change_each(edits.varint_field(1, 1), 1, lambda body: body)
+        edits.change_each(edits.varint_field(1, 1), 1, change=lambda body: body)

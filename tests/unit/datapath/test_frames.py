@@ -26,11 +26,11 @@ def envelope(service: str, method: str, order: list[int]) -> bytes:
 @given(st.sampled_from(SERVICES), st.sampled_from([*NAMES, ""]), st.permutations(range(6)))
 def test_a_watched_request_is_rewritten_in_any_order(service: str, method: str, order: list[int]) -> None:
     body = envelope(service, method, order)
-    frame = bytearray(frames.frame(7, frames.REQUEST, body) + b"\xff" * 64)
+    frame = bytearray(frames.frame(7, body, kind=frames.REQUEST) + b"\xff" * 64)
     watched = service == frames.AGENT and method in NAMES[:3]
-    seen = WATCH.wants(frame, 0, len(body))
+    seen = WATCH.wants(frame, 0)
     assert seen or not watched
-    at, highest = frames.scan_requests(frame, 10 + len(body), WATCH)
+    at, highest = frames.scan_requests(frame, 10 + len(body), watch=WATCH)
     assert (at == 0) == seen
     assert highest == (0 if seen else 7)
     changed = WATCH.rewrite(bytes(frame[: 10 + len(body)]))
@@ -45,16 +45,16 @@ def test_a_watched_request_is_rewritten_in_any_order(service: str, method: str, 
 
 def test_a_usual_request_is_decided_by_its_bytes() -> None:
     for method, expected in (("ReadStdout", False), ("StartContainer", False), ("CreateSandbox", True)):
-        frame = bytearray(frames.call(1, frames.AGENT, method, payload=b"x"))
-        assert WATCH.wants(frame, 0, len(frame) - 10) is expected
-    frame = bytearray(frames.call(1, "grpc.Health", "Check", payload=b""))
-    assert WATCH.wants(frame, 0, len(frame) - 10) is False
+        frame = bytearray(frames.call(frames.AGENT, method, stream=1, payload=b"x"))
+        assert WATCH.wants(frame, 0) is expected
+    frame = bytearray(frames.call("grpc.Health", "Check", stream=1, payload=b""))
+    assert WATCH.wants(frame, 0) is False
 
 
 def test_a_method_length_of_two_bytes_is_looked_at() -> None:
     body = b"\x0a\x11grpc.AgentService\x12\x8f\x00CreateContainer\x1a\x03pay"
-    frame = bytearray(frames.frame(1, frames.REQUEST, body))
-    assert WATCH.wants(frame, 0, len(body))
+    frame = bytearray(frames.frame(1, body, kind=frames.REQUEST))
+    assert WATCH.wants(frame, 0)
     changed = WATCH.rewrite(bytes(frame))
     assert changed is not None
     assert changed.endswith(b"\x1a\x03yap")
@@ -62,23 +62,23 @@ def test_a_method_length_of_two_bytes_is_looked_at() -> None:
 
 def test_rewrite_refuses_what_is_no_message_and_what_grows_too_large() -> None:
     with pytest.raises(frames.Refused) as caught:
-        WATCH.rewrite(frames.frame(1, frames.REQUEST, b"\x0a\x11grpc.AgentService\x12\x0dCreateSandbox\x1a\x7f"))
+        WATCH.rewrite(frames.frame(1, b"\x0a\x11grpc.AgentService\x12\x0dCreateSandbox\x1a\x7f", kind=frames.REQUEST))
     assert caught.value.code == frames.INVALID_ARGUMENT
     big = frames.Watch({"CreateSandbox": lambda _: b"x" * frames.MAX_PAYLOAD})
     with pytest.raises(frames.Refused) as caught:
-        big.rewrite(frames.call(1, frames.AGENT, "CreateSandbox", payload=b"x"))
+        big.rewrite(frames.call(frames.AGENT, "CreateSandbox", stream=1, payload=b"x"))
     assert caught.value.code == frames.RESOURCE_EXHAUSTED
 
 
 def test_rewrite_to_nothing_leaves_the_field_out() -> None:
     empty = frames.Watch({"CreateSandbox": lambda _: b""})
-    changed = empty.rewrite(frames.call(3, frames.AGENT, "CreateSandbox", payload=b"x", timeout=5))
-    assert changed == frames.call(3, frames.AGENT, "CreateSandbox", payload=b"", timeout=5)
+    changed = empty.rewrite(frames.call(frames.AGENT, "CreateSandbox", stream=3, payload=b"x", timeout=5))
+    assert changed == frames.call(frames.AGENT, "CreateSandbox", stream=3, payload=b"", timeout=5)
 
 
 @given(st.lists(st.binary(max_size=60), max_size=12), st.data())
 def test_splitter_gives_whole_frames_for_any_fragmentation(bodies: list[bytes], data: st.DataObject) -> None:
-    sent = [frames.frame(2 * place + 1, frames.REQUEST, body) for place, body in enumerate(bodies)]
+    sent = [frames.frame(2 * place + 1, body, kind=frames.REQUEST) for place, body in enumerate(bodies)]
     stream = b"".join(sent)
     splitter = frames.Splitter(frames.REQUEST, limit=40)
     found: list[tuple[int, bytes | int]] = []
@@ -100,28 +100,28 @@ def test_malformed_headers(size: int, stream: int, kind: int) -> None:
     header = frames.HEADER.pack(size, stream, kind, 0)
     with pytest.raises(frames.Malformed):
         frames.Splitter(frames.REQUEST).feed(header)
-    assert frames.scan_requests(bytearray(header), 10, None) == (0, 0)
+    assert frames.scan_requests(bytearray(header), 10, watch=None) == (0, 0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), min_size=1, max_size=10), st.integers(0, 9))
 def test_scan_answers_ends_at_the_first_that_is_not_plain(shapes: list[tuple[int, bool]], cut: int) -> None:
     parts = [
-        frames.frame(2 * place + 1, frames.RESPONSE if good else frames.REQUEST, b"x" * size)
+        frames.frame(2 * place + 1, b"x" * size, kind=frames.RESPONSE if good else frames.REQUEST)
         for place, (size, good) in enumerate(shapes)
     ]
     good = next((place for place, (_, fine) in enumerate(shapes) if not fine), len(shapes))
     stream = bytearray(b"".join(parts))
     whole = sum(map(len, parts[:good]))
-    assert frames.scan_answers(stream, len(stream), 0xFFFFFFFF) == whole
+    assert frames.scan_answers(stream, len(stream), identity=0xFFFFFFFF) == whole
     limit = 2 * cut - 1
     until = min(good, cut)
-    assert frames.scan_answers(stream, len(stream), limit) == sum(map(len, parts[:until]))
+    assert frames.scan_answers(stream, len(stream), identity=limit) == sum(map(len, parts[:until]))
 
 
 def test_an_answer_under_way_reaches_beyond_the_end() -> None:
-    stream = bytearray(frames.frame(1, frames.RESPONSE, b"x" * 100))
-    assert frames.scan_answers(stream, 30, 0xFFFFFFFF) == 110
-    assert frames.scan_answers(stream, 9, 0xFFFFFFFF) == 0
+    stream = bytearray(frames.frame(1, b"x" * 100, kind=frames.RESPONSE))
+    assert frames.scan_answers(stream, 30, identity=0xFFFFFFFF) == 110
+    assert frames.scan_answers(stream, 9, identity=0xFFFFFFFF) == 0
 
 
 def test_answers_of_our_own() -> None:
@@ -133,11 +133,11 @@ def test_answers_of_our_own() -> None:
 
 
 def test_with_timeout_changes_nothing_else() -> None:
-    before = frames.call(9, "hypervisor.Hypervisor", "StartVM", payload=b"p", timeout=600)
-    assert frames.with_timeout(before, 5) == frames.call(9, "hypervisor.Hypervisor", "StartVM", payload=b"p", timeout=5)
+    before, after = (frames.call("s.S", "StartVM", stream=9, payload=b"p", timeout=nano) for nano in (600, 5))
+    assert frames.with_timeout(before, 5) == after
 
 
 def test_request_reads_the_envelope() -> None:
-    request = frames.Request(frames.call(1, "s", "m", payload=b"p", timeout=12)[10:])
+    request = frames.Request(frames.call("s", "m", stream=1, payload=b"p", timeout=12)[10:])
     assert (request.service, request.method, request.payload, request.timeout) == ("s", "m", b"p", 12)
     assert frames.Request(edits.varint_field(4, -5)).timeout == 0

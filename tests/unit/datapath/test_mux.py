@@ -70,12 +70,15 @@ class PretendLoop:
         self.socks[sock.fd] = sock
         return sock
 
-    def add(self, fd: int, mask: int, handler: Callable[[int], object], crash: object) -> None:
+    def add(self, fd: int, mask: int, *, handler: Callable[[int], object], crash: object) -> None:
         self.masks[fd] = mask
         self.handlers[fd] = handler
 
-    def want(self, fd: int, more: int, less: int) -> None:
-        self.masks[fd] = (self.masks.get(fd, 0) | more) & ~less
+    def ask(self, fd: int, events: int) -> None:
+        self.masks[fd] = self.masks.get(fd, 0) | events
+
+    def mute(self, fd: int, events: int) -> None:
+        self.masks[fd] = self.masks.get(fd, 0) & ~events
 
     def wants(self, fd: int) -> int:
         return self.masks.get(fd, 0)
@@ -131,7 +134,7 @@ class World:
 
 
 def request(stream: int, payload: bytes = b"", method: str = "ReadStdout") -> bytes:
-    return frames.call(stream, frames.AGENT, method, payload=payload, timeout=9)
+    return frames.call(frames.AGENT, method, stream=stream, payload=payload, timeout=9)
 
 
 def split(data: bytes) -> list[tuple[int, int, bytes]]:
@@ -429,7 +432,7 @@ def test_a_malformed_answer_ends_the_link() -> None:
     world = World()
     shim, _ = world.shim()
     world.say(shim, request(1))
-    world.say(world.up, frames.frame(1, frames.REQUEST, b""))
+    world.say(world.up, frames.frame(1, b"", kind=frames.REQUEST))
     assert shim.closed
     assert world.up.closed
     assert len(world.lost) == 1
