@@ -133,10 +133,17 @@ def _wait(services: dict[int, str]) -> str:
     while not ended:
         ended = _next_end(services, None)
     say(ended)
-    deadline = time.monotonic() + _LAST_WORDS_SECONDS
-    while ended != "stop" and "forwarder" in services.values() and time.monotonic() < deadline:
-        _next_end(services, _POLL_SECONDS)
+    if ended != "stop" and "forwarder" in services.values():
+        _settle(services, "forwarder", seconds=_LAST_WORDS_SECONDS)
     return ended
+
+
+def _settle(services: dict[int, str], name: str, *, seconds: float) -> None:
+    """Give the service called `name` ("" for all) some time to end by itself."""
+    deadline = time.monotonic() + seconds
+    while any(one.startswith(name) for one in services.values()) and time.monotonic() < deadline:
+        if (ended := _next_end(services, _POLL_SECONDS)) not in ("", "stop"):
+            say(ended)
 
 
 def _next_end(services: dict[int, str], seconds: float | None) -> str:
@@ -164,8 +171,6 @@ def _reap(services: dict[int, str]) -> list[str]:
 def _stop(services: dict[int, str]) -> None:
     for pid in services:
         os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + _STOP_SECONDS
-    while services and time.monotonic() < deadline:
-        _next_end(services, _POLL_SECONDS)
+    _settle(services, "", seconds=_STOP_SECONDS)
     for pid in services:
         os.kill(pid, signal.SIGKILL)
