@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 
 from caa.errors import CaaError
@@ -22,6 +23,7 @@ class Process:
         self.stdout = bytearray()
         self.stderr = bytearray()
         self.exit_code: int | None = None
+        self.listener: Callable[[bytes, bool], None] | None = None  # gets each chunk, and whether it is stderr
         self._link = link
         self._exec_id = exec_id
         self._grown = asyncio.Event()
@@ -113,6 +115,8 @@ class Process:
             if not answer.data:
                 return
             sink += answer.data
+            if self.listener is not None:
+                self.listener(answer.data, sink is self.stderr)
             self._grown.set()
 
     def _stdin(self, data: bytes) -> agent.WriteStreamRequest:

@@ -192,7 +192,7 @@ class Played:
     outcomes: list[Outcome] = field(default_factory=list)
     recorded_output: dict[tuple[str, ...], bytes] = field(default_factory=lambda: defaultdict(bytes))
     output: dict[tuple[str, ...], bytes] = field(default_factory=lambda: defaultdict(bytes))
-    read_errors: list[tuple[Answer | None, Answer]] = field(default_factory=list)
+    read_errors: list[Outcome] = field(default_factory=list)
     terminals: set[str] = field(default_factory=set)
 
 
@@ -265,7 +265,7 @@ class Replay:
         text = frame.status[1].split("\n")[0] if frame.status else ""
         recorded = Answer(frame.code, text, frame.payload)
         if _is_read(request):
-            self.played.read_errors.append((recorded, ours))
+            self.played.read_errors.append(Outcome(request, recorded, ours))
         else:
             self.played.outcomes.append(Outcome(request, recorded, ours))
 

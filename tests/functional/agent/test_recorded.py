@@ -6,7 +6,7 @@ Every recorded call is played again in order. Status code, first line of the err
 - GetGuestDetails lists its handlers in random order; StatsContainer, GetMetrics measure: only their shape is compared;
 - ListInterfaces: the real one names IPv4 family 1 and IPv6 family 0, against its own definition, which ours follows;
 - `id` says `uid=0(root)` here, since this root file system has users;
-- terminals: chunks and echoes depend on timing, and `tty` finds a terminal here; only their end is compared;
+- terminals: chunks, echoes and what Ctrl-C meets depend on timing, and `tty` finds a terminal here: only that they end;
 - a WaitProcess that came while RemoveContainer was at work found the container half gone (13); here the removal takes
   no such time: it finds the process killed (137) or the container gone (3);
 - `copyfile` lists the mounts of its container: its calls are compared, that output is not;
@@ -67,15 +67,24 @@ def _assert_as_recorded(played: Any) -> None:
             assert played.output[key].replace(b"(root)", b"") == data, key
 
 
+def _of_terminal(played: Any, outcome: Any) -> bool:
+    return outcome.request.message().exec_id in played.terminals
+
+
 def _assert_calls(played: Any) -> None:
     assert played.outcomes
     for outcome in played.outcomes:
-        if outcome.recorded is not None:
+        if outcome.recorded is not None and outcome.request.method == "WaitProcess" and _of_terminal(played, outcome):
+            assert outcome.ours.code in (0, 3)
+        elif outcome.recorded is not None:
             _assert_same(outcome)
         else:
             assert outcome.ours is None, f"{outcome.request.method} was never answered by the real one"
-    for recorded, ours in played.read_errors:
-        assert ours == recorded
+    for outcome in played.read_errors:
+        if _of_terminal(played, outcome):
+            assert outcome.ours.code in (0, outcome.recorded.code)
+        else:
+            assert outcome.ours == outcome.recorded
 
 
 @pytest.mark.parametrize("name", ["normal", "normal-rs", "exit3", "exec-io", "exec-io-rs", "attach-stdin"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +78,7 @@ class Worker:
     """A hypervisor service whose pod VM is the stand-in agent behind a tap."""
 
     path: str
+    agent: str
     tap: Tap
     calls: list[Call] = field(default_factory=list)
     connections: int = 0
@@ -116,7 +118,7 @@ async def worker(
     running = start_agent()
     tap = Tap(running.socket)
     front = await asyncio.start_unix_server(tap.serve, str(tmp_path / "tap.sock"))
-    found = Worker(str(tmp_path / "hypervisor.sock"), tap)
+    found = Worker(str(tmp_path / "hypervisor.sock"), running.socket, tap)
     service = {"CreateVM": found.create, "StartVM": found.start, "StopVM": found.stop}
     server = Server({"hypervisor.Hypervisor": service})
     await server.listen(found.path)
@@ -257,3 +259,21 @@ async def test_stdin_terminal_files_and_exit(worker: Worker, kind: Kind) -> None
     assert names[:2] == ["CreateVM", "StartVM"]
     assert names[-1] == "StopVM"
     assert all(timing.took_ms >= 0 and timing.began_ms >= 0 for timing in pod.timings)
+
+
+@pytest.mark.parametrize("stdin", ["pipe", "null"])
+async def test_a_command_in_a_kept_pod(worker: Worker, stdin: str) -> None:
+    pod = await Shim(worker.path, Kind.GO).start(POD)
+    container = await pod.container("c1", SHOUT)
+    command = ["-m", "caa.testing.shim", "exec", worker.agent, container.container, "--"]
+    source = asyncio.subprocess.PIPE if stdin == "pipe" else asyncio.subprocess.DEVNULL
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, *command, "/bin/sh", "-c", "cat; echo oops >&2; exit 5"),
+        stdin=source,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    stdout, stderr = await child.communicate(b"given\n" if stdin == "pipe" else None)
+    assert (stdout, stderr) == (b"given\n" if stdin == "pipe" else b"", b"oops\n")
+    assert child.returncode == 5
+    await pod.stop()
