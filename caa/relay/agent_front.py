@@ -25,6 +25,9 @@ if TYPE_CHECKING:
         def refused(self, refused: Refused) -> object: ...
 
 
+SOCKET = "agent.ttrpc"
+
+
 class Link:
     """One sandbox's link: dialling, then connected, then lost. A lost one stays listed until closed or opened again."""
 
@@ -81,10 +84,7 @@ class Link:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-        try:
-            posix.rmdir(self._directory)
-        except OSError:
-            pass  # never made, or somebody keeps a file in it
+        _remove(self._directory)
 
     def dialled(self, sock: Sock, tls: TlsObject | None) -> None:
         """The VM is there: listen for the shim."""
@@ -92,7 +92,7 @@ class Link:
         self._mux = Mux(self._front.loop, sock, tls=tls, watch=self._front.watch, lost=self._lost)
         try:
             own_directory(self._directory)
-            path = f"{self._directory}/agent.ttrpc"
+            path = f"{self._directory}/{SOCKET}"
             self._listener = listen_unix(self._front.loop, path, accepted=self._accepted)
         except OSError as error:
             self._front.forget(self)
@@ -147,10 +147,11 @@ class AgentFront:
         self._links[sandbox] = link
 
     def close(self, sandbox: str, why: str = "the link was closed") -> None:
-        """Close a link; one that is absent is fine."""
+        """Close a link; one that is absent is fine. What a killed relay left of it goes too."""
         link = self._links.pop(sandbox, None)
         if link is not None:
             link.close(Refused(CANCELLED, f"sandbox {sandbox}: {why}"))
+        _remove(f"{self.pods_dir}/{sandbox}")
 
     def links(self) -> list[Link]:
         """All links, in the order they were opened."""
@@ -192,6 +193,15 @@ class AgentFront:
             raise Refused(UNAVAILABLE, f"TLS towards {target.server_name}: {error}") from error
         self._contexts[key] = (stamp, context)
         return context
+
+
+def _remove(directory: str) -> None:
+    """Remove a sandbox's socket and folder; a folder in which somebody else keeps a file stays."""
+    for remove, path in ((posix.unlink, f"{directory}/{SOCKET}"), (posix.rmdir, directory)):
+        try:
+            remove(path)
+        except OSError:
+            pass
 
 
 def own_directory(path: str) -> None:

@@ -1,0 +1,498 @@
+"""Real processes for the data path: certificates, an agent that echoes, the forwarder, the relay, a shim."""
+
+import contextlib
+import datetime
+import os
+import random
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from caa.datapath import edits, frames
+from caa.relay import launch
+from podvm import forwarder
+
+HEADER = struct.Struct(">IIBB")
+SERVER_NAME = "podvm-test-1"
+
+
+@dataclass
+class Authority:
+    """A CA and the files it made, in one folder."""
+
+    folder: Path
+    name: str
+
+    def __post_init__(self) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)])
+        self.certificate = self._sign(subject, self.key, None, days=30)
+        self.file = self.folder / f"{self.name}.pem"
+        self.file.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+
+    def leaf(self, file: str, name: str, *, server: bool, days: int = 30) -> tuple[Path, Path]:
+        """Certificate and key of a server or a client."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
+        certificate = self._sign(subject, key, usage, days=days)
+        paths = self.folder / f"{file}.pem", self.folder / f"{file}.key"
+        paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        paths[1].write_bytes(pem)
+        return paths
+
+    def _sign(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, usage: x509.ObjectIdentifier | None, *, days: int
+    ) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        is_ca = usage is None
+        issuer = subject if is_ca else self.certificate.subject
+        begin, end = now - datetime.timedelta(days=60), now + datetime.timedelta(days=days)
+        builder = x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number(), begin, end)
+        builder = builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+        builder = builder.add_extension(
+            x509.KeyUsage(not is_ca, False, False, False, False, is_ca, is_ca, False, False), critical=True
+        )
+        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        builder = builder.add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
+        )
+        if usage is not None:
+            name = subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
+            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(str(name))]), critical=False)
+            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        return builder.sign(self.key, hashes.SHA256())
+
+
+@dataclass
+class Certificates:
+    """What the tests need; `other` is a CA that nobody trusts."""
+
+    ca: Authority
+    other: Authority
+
+    def __post_init__(self) -> None:
+        self.server = self.ca.leaf("server", SERVER_NAME, server=True)
+        self.expired = self.ca.leaf("expired", SERVER_NAME, server=True, days=-1)
+        self.client = self.ca.leaf("client", "caa", server=False)
+        self.stranger = self.other.leaf("stranger", "caa", server=False)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    folder = tmp_path_factory.mktemp("certificates")
+    return Certificates(Authority(folder, "ca"), Authority(folder, "other"))
+
+
+def receive(sock: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        piece = sock.recv(min(size - len(data), 1 << 20))
+        if not piece:
+            raise EOFError(f"{len(data)} of {size} bytes")
+        data += piece
+    return bytes(data)
+
+
+def read_frame(sock: socket.socket) -> tuple[int, int, bytes]:
+    size, stream, kind, _ = HEADER.unpack(receive(sock, 10))
+    return stream, kind, receive(sock, size)
+
+
+def status_of(payload: bytes) -> tuple[int, str]:
+    body = edits.last_bytes(payload, 1)
+    return edits.last_varint(body, 1), edits.last_bytes(body, 2).decode()
+
+
+@dataclass
+class EchoAgent:
+    """Answers a call with its payload. `ReadStdout` answers with as many bytes as the payload's number says.
+
+    `Never` is not answered. `seen` has (connection, stream, service, method, payload) of all but `Echo`. Refuses ids
+    that do not grow by closing, as a Go server would refuse the call.
+    """
+
+    path: Path
+    seed: int = 0
+    fragments: bool = False
+    seen: list[tuple[int, int, str, str, bytes]] = field(default_factory=list)
+    connections: list[socket.socket] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.path))
+        self._listener.listen(8)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def stop(self) -> None:
+        self._listener.close()
+        for sock in self.connections:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections.append(sock)
+            threading.Thread(target=self._serve, args=(len(self.connections), sock), daemon=True).start()
+
+    def _serve(self, number: int, sock: socket.socket) -> None:
+        chance = random.Random(self.seed)
+        data = bytearray()
+        last = 0
+        try:
+            while piece := sock.recv(1 << 18):
+                data += piece
+                answers = []
+                at = 0
+                while len(data) - at >= 10:
+                    size, stream, kind, _ = HEADER.unpack_from(data, at)
+                    if len(data) - at < 10 + size:
+                        break
+                    if kind != 1 or stream <= last or not stream & 1:
+                        return
+                    last = stream
+                    answer = self._answer(number, stream, bytes(data[at + 10 : at + 10 + size]))
+                    if answer is not None:
+                        answers.append(answer)
+                    at += 10 + size
+                del data[:at]
+                chance.shuffle(answers)
+                self._say(sock, b"".join(answers), chance)
+        except OSError:
+            pass
+        finally:
+            sock.close()
+
+    def _answer(self, number: int, stream: int, envelope: bytes) -> bytes | None:
+        request = frames.Request(envelope)
+        if request.method == "Echo":
+            return frames.answer(stream, request.payload)
+        self.seen.append((number, stream, request.service, request.method, request.payload))
+        if request.method == "Never":
+            return None
+        if request.method == "ReadStdout":
+            return frames.answer(stream, bytes(edits.last_varint(request.payload, 3)))
+        return frames.answer(stream, request.payload)
+
+    def _say(self, sock: socket.socket, data: bytes, chance: random.Random) -> None:
+        view = memoryview(data)
+        while view:
+            size = chance.choice((1, 7, 10, 200, 4000, 40_000)) if self.fragments else len(view)
+            sock.sendall(view[:size])
+            view = view[size:]
+
+
+@dataclass
+class Shim:
+    """A client with blocking calls on one connection."""
+
+    path: Path
+    sock: socket.socket = field(init=False)
+    last: int = -1
+
+    def __post_init__(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(20)
+        self.sock.connect(str(self.path))
+
+    def send(self, method: str, payload: bytes = b"", *, service: str = frames.AGENT, timeout: int = 0) -> int:
+        self.last += 2
+        self.sock.sendall(frames.call(service, method, stream=self.last, payload=payload, timeout=timeout))
+        return self.last
+
+    def answer(self) -> tuple[int, tuple[int, str], bytes]:
+        """(stream, status, payload) of the next answer."""
+        stream, kind, body = read_frame(self.sock)
+        assert kind == 2
+        return stream, status_of(body), edits.last_bytes(body, 2)
+
+    def call(
+        self, method: str, payload: bytes = b"", *, service: str = frames.AGENT, timeout: int = 0
+    ) -> tuple[tuple[int, str], bytes]:
+        sent = self.send(method, payload, service=service, timeout=timeout)
+        stream, status, answer = self.answer()
+        assert stream == sent
+        return status, answer
+
+    def ended(self) -> bool:
+        """Wait for the end of the connection."""
+        try:
+            return self.sock.recv(1) == b""
+        except ConnectionError:
+            return True
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+def wait_until(true: Callable[[], bool], what: str, seconds: float = 15.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+        time.sleep(0.01)
+
+
+def accepts(path: Path) -> bool:
+    """Whether somebody listens at a socket file; one may be left over from a process that was killed."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(str(path)) == 0
+
+
+def free_port(family: int = socket.AF_INET) -> int:
+    with socket.socket(family) as sock:
+        sock.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
+        return int(sock.getsockname()[1])
+
+
+def listens(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether somebody listens there, from the kernel's table: a connection would be one more client."""
+    table = "/proc/net/tcp6" if ":" in host else "/proc/net/tcp"
+    lines = Path(table).read_text().splitlines()[1:]
+    return any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines)
+
+
+@dataclass
+class Process:
+    """A process of ours with its stderr in a file."""
+
+    argv: list[str]
+    log: Path
+
+    def __post_init__(self) -> None:
+        with self.log.open("wb") as file:
+            self.child = subprocess.Popen(self.argv, stderr=file, stdout=file, env={}, cwd="/")
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def status(self, name: str) -> int:
+        """A number of /proc/<pid>/status, in KiB where it is one of memory."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith(name + ":")).split()[1])
+
+    def stop(self) -> int:
+        self.child.terminate()
+        return self.child.wait(10)
+
+
+@dataclass
+class Relay:
+    """A running relay with its folders below `folder`."""
+
+    folder: Path
+    extra: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.hypervisor = self.folder / "h" / "hypervisor.sock"
+        self.pods = self.folder / "p"
+        self.run = self.folder / "r"
+        self.state = self.folder / "s"
+        self.process = Process(self.argv(), self.folder / "relay.log")
+        wait_until(lambda: accepts(self.hypervisor) or self.process.child.poll() is not None, "the relay")
+
+    def argv(self) -> list[str]:
+        return launch.command(
+            hypervisor_socket=str(self.hypervisor),
+            pods_dir=str(self.pods),
+            run_dir=str(self.run),
+            state_dir=str(self.state),
+            extra=("--niceness", "0", *self.extra),
+        )
+
+    def agent_socket(self, sandbox: str = "pod") -> Path:
+        return self.pods / sandbox / "agent.ttrpc"
+
+    def ask(self, method: str, payload: bytes, timeout: float = 10.0) -> tuple[tuple[int, str], bytes]:
+        commands = Shim(self.run / "relay.sock")
+        try:
+            return commands.call(method, payload, service="caa.relay.v1.AgentLinks", timeout=int(timeout * 1e9))
+        finally:
+            commands.close()
+
+    def close(self, sandbox: str = "pod") -> tuple[int, str]:
+        return self.ask("Close", edits.bytes_field(1, sandbox.encode()))[0]
+
+    def links(self) -> list[tuple[str, bool, int]]:
+        _, payload = self.ask("List", b"")
+        return [
+            (edits.last_bytes(link, 1).decode(), bool(edits.last_varint(link, 2)), edits.last_varint(link, 3))
+            for link in edits.all_bytes(payload, 1)
+        ]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """An Open request, ready to be changed with `dataclasses.replace`."""
+
+    port: int
+    ca: Path | None = None
+    client: tuple[Path, Path] | None = None
+    sandbox: str = "pod"
+    addresses: tuple[str, ...] = ("127.0.0.1",)
+    name: str = SERVER_NAME
+    version: str = ""
+    skip_verify: bool = False
+    disable_tls: bool = False
+
+    def payload(self) -> bytes:
+        text = edits.bytes_field
+        parts = [text(1, self.sandbox.encode()), *(text(2, one.encode()) for one in self.addresses)]
+        parts += [edits.varint_field(3, self.port), text(4, self.name.encode()), text(8, self.version.encode())]
+        if self.ca is not None:
+            parts.append(text(5, str(self.ca).encode()))
+        if self.client is not None:
+            parts += [text(6, str(self.client[0]).encode()), text(7, str(self.client[1]).encode())]
+        parts += [edits.varint_field(10, self.skip_verify), edits.varint_field(11, self.disable_tls)]
+        return b"".join(parts)
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a short name: a socket's path holds 107 bytes."""
+    path = Path(f"/tmp/dp-{os.getpid()}-{random.randrange(1 << 32):x}")
+    path.mkdir(mode=0o755)
+    yield path
+    subprocess.run(["rm", "-rf", str(path)], check=True)
+
+
+@pytest.fixture
+def start_relay(folder: Path) -> Iterator[Callable[..., Relay]]:
+    relays: list[Relay] = []
+
+    def start(*extra: str) -> Relay:
+        relays.append(Relay(folder, extra))
+        return relays[-1]
+
+    yield start
+    for relay in relays:
+        if relay.process.child.poll() is None:
+            relay.process.stop()
+        assert "crashed" not in relay.process.text(), relay.process.text()
+
+
+@pytest.fixture
+def relay(start_relay: Callable[..., Relay]) -> Relay:
+    return start_relay()
+
+
+@pytest.fixture
+def agent(folder: Path) -> Iterator[EchoAgent]:
+    agent = EchoAgent(folder / "agent.sock")
+    yield agent
+    agent.stop()
+
+
+@dataclass
+class Guest:
+    """A running forwarder."""
+
+    process: Process
+    port: int
+    opening: Opening
+
+
+@pytest.fixture
+def start_guest(folder: Path, certificates: Certificates) -> Iterator[Callable[..., Guest]]:
+    """Starts a forwarder in front of an agent; further arguments are its flags."""
+    guests: list[Guest] = []
+
+    def start(
+        agent: Path,
+        *flags: str,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        server: tuple[Path, Path] | None = None,
+    ) -> Guest:
+        port = port or free_port(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        cert, key = server or certificates.server
+        tls = ["-ca-cert-file", str(certificates.ca.file), "-cert-file", str(cert), "-cert-key", str(key)]
+        listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        argv = forwarder.command("-kata-agent-socket", str(agent), "-listen", listen, "-niceness", "0", *tls, *flags)
+        process = Process(argv, folder / f"forwarder-{len(guests)}.log")
+        opening = Opening(port, certificates.ca.file, certificates.client, addresses=(host,))
+        guests.append(Guest(process, port, opening))
+        wait_until(lambda: listens(port, host) or process.child.poll() is not None, "the forwarder")
+        return guests[-1]
+
+    yield start
+    for guest in guests:
+        if guest.process.child.poll() is None:
+            guest.process.stop()
+        assert "crashed" not in guest.process.text(), guest.process.text()
+
+
+@pytest.fixture
+def guest(start_guest: Callable[..., Guest], agent: EchoAgent) -> Guest:
+    return start_guest(agent.path)
+
+
+@pytest.fixture
+def shim() -> Iterator[Callable[[Path], Shim]]:
+    """Connects to a socket."""
+    shims: list[Shim] = []
+
+    def connect(path: Path) -> Shim:
+        shims.append(Shim(path))
+        return shims[-1]
+
+    yield connect
+    for one in shims:
+        one.close()
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """Waits for a condition."""
+    return wait_until
+
+
+@pytest.fixture
+def launch_process(folder: Path) -> Iterator[Callable[..., Process]]:
+    """Starts any process; ends it after the test."""
+    processes: list[Process] = []
+
+    def start(argv: list[str]) -> Process:
+        processes.append(Process(argv, folder / f"process-{len(processes)}.log"))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        if process.child.poll() is None:
+            process.stop()
+
+
+@pytest.fixture
+def make_agent(folder: Path) -> Iterator[Callable[..., EchoAgent]]:
+    """Agents beside the usual one."""
+    agents: list[EchoAgent] = []
+
+    def make(name: str, *, fragments: bool = False, seed: int = 0) -> EchoAgent:
+        agents.append(EchoAgent(folder / name, seed=seed, fragments=fragments))
+        return agents[-1]
+
+    yield make
+    for one in agents:
+        one.stop()

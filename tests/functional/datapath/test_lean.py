@@ -1,0 +1,68 @@
+"""What the processes weigh: modules, memory, idle pods."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import caa.datapath
+
+RSS_LISTENING_KIB = 17 * 1024
+RSS_PER_POD_KIB = 48
+
+
+def allowed() -> set[str]:
+    """The list in the package's docstring."""
+    text = caa.datapath.__doc__ or ""
+    line = next(line for line in text.splitlines() if "__future__" in line)
+    return set(line.split())
+
+
+def test_the_forwarders_process_has_only_the_modules_of_the_list() -> None:
+    root = str(Path(caa.__file__).parents[1])
+    program = (
+        "import sys; before = set(sys.modules)\n"
+        f"sys.path.insert(0, {root!r})\n"
+        "import podvm.forwarder\n"
+        "print(*sorted(set(sys.modules) - before))\n"
+    )
+    argv = [sys.executable, "-I", "-S", "-c", program]
+    found = set(subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split())
+    ours = {name for name in found if name.split(".")[0] in ("caa", "podvm")}
+    assert found - ours <= allowed()
+    assert ours <= {
+        "caa", "podvm", "podvm.forwarder", "podvm.rewrites", "podvm.volumes",
+        *(f"caa.datapath{name}" for name in
+          ("", ".branch", ".edits", ".flags", ".frames", ".loop", ".mux", ".pipe", ".sockets", ".tls")),
+    }  # fmt: skip
+
+
+def test_nothing_is_imported_later(guest: Any, relay: Any, shim: Any) -> None:
+    """The mapped shared objects after traffic are those that were mapped before it."""
+    before = _shared_objects(guest.process.pid)
+    assert relay.ask("Open", guest.opening.payload())[0] == (0, "")
+    assert shim(relay.agent_socket()).call("Echo", b"x")[0] == (0, "")
+    assert shim(relay.agent_socket()).call("DestroySandbox")[0] == (0, "")
+    assert _shared_objects(guest.process.pid) == before
+
+
+def _shared_objects(pid: int) -> set[str]:
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {line.split()[-1] for line in lines if ".so" in line}
+
+
+def test_the_forwarder_is_small_while_listening(start_guest: Any, agent: Any) -> None:
+    start_guest(agent.path)  # compiles what is not compiled yet
+    guest = start_guest(agent.path)
+    assert guest.process.status("VmRSS") <= RSS_LISTENING_KIB
+
+
+def test_an_idle_pod_costs_little(relay: Any, guest: Any, shim: Any) -> None:
+    for number in range(5):
+        assert relay.ask("Open", replace(guest.opening, sandbox=f"warm{number}").payload())[0] == (0, "")
+    before = relay.process.status("VmRSS")
+    for number in range(25):
+        assert relay.ask("Open", replace(guest.opening, sandbox=f"pod{number}").payload())[0] == (0, "")
+        assert shim(relay.agent_socket(f"pod{number}")).call("Echo", b"x")[0] == (0, "")
+    assert (relay.process.status("VmRSS") - before) / 25 <= RSS_PER_POD_KIB
