@@ -107,7 +107,7 @@ class RelayLinks:
 
     async def _call(self, method: str, request: Message, *, timeout: float) -> Any:
         client = await self._connected()
-        return await client.call(SERVICE, method, request, timeout=timeout)
+        return await client.call(f"{SERVICE}/{method}", request, timeout=timeout)
 
     async def _connected(self) -> Client:
         async with self._connecting:

@@ -37,34 +37,33 @@ class Client:
 
     async def call(
         self,
-        service: str,
-        method: str,
+        path: str,
         request: Message,
         *,
         timeout: float | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> Any:
-        """Call and wait for the answer; returns the response message.
+        """Call `path` ("grpc.Health/Check") and wait for the answer; returns the response message.
 
         `timeout` in seconds travels with the call. Raises `DeadlineExceeded` when it has passed here, `RpcError` with
         what the peer answered, `Unavailable` when the connection is or gets lost, `KeyError` for a method that the
         service of this name does not have. A cancelled call is forgotten; the peer is not told, ttrpc cannot.
         """
+        service, _, method = path.partition("/")
         response = methods(service)[method].response
-        name = f"{service}/{method}"
         if timeout is not None and timeout <= 0:
-            raise DeadlineExceeded(f"{name}: no time is left to call")
+            raise DeadlineExceeded(f"{path}: no time is left to call")
         try:
             async with asyncio.timeout(timeout) as bound:
                 await self._stream.drained()
                 remaining = _remaining_nano(bound)
                 payload = await self._exchange(service, method, request=request, timeout=remaining, metadata=metadata)
         except TimeoutError:
-            raise DeadlineExceeded(f"{name}: no answer within {timeout} s") from None
+            raise DeadlineExceeded(f"{path}: no answer within {timeout} s") from None
         try:
             return response.FromString(payload)
         except DecodeError as error:
-            raise RpcError(Code.INTERNAL, f"the response of {name} cannot be read: {error}") from None
+            raise RpcError(Code.INTERNAL, f"the response of {path} cannot be read: {error}") from None
 
     async def close(self) -> None:
         """Close; calls that wait end with `Unavailable`. Twice is once."""

@@ -101,7 +101,7 @@ class Ours:
                 ca_file=str(self.certificates / "ca.pem"), cert_file=str(self.certificates / "client.pem"),
                 key_file=str(self.certificates / "client.key"),
             )  # fmt: skip
-            await client.call("caa.relay.v1.AgentLinks", "Open", request, timeout=10.0)
+            await client.call("caa.relay.v1.AgentLinks/Open", request, timeout=10.0)
         await client.close()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from caa.testing.demo import world
 from caa.testing.demo.daemons import Daemons, Paths
-from caa.testing.demo.scenario import Stage
+from caa.testing.demo.scenario import DAEMONS_OWN, Stage
 from caa.wire.client import Client, connect
 
 _NEW = 0x00020000 | 0x40000000  # CLONE_NEWNS | CLONE_NEWNET
@@ -54,7 +54,7 @@ class Node:
 
     async def nothing_left(self) -> None:
         """Processes are not looked at, for other programs of this machine are seen too; their cgroups are."""
-        left = await self.stage.settled(self.ready, ignore=("processes",))
+        left = await self.stage.settled(self.ready, ignore=("processes", *DAEMONS_OWN))
         assert not left
 
 

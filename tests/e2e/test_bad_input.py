@@ -35,7 +35,7 @@ async def _refused(node, method: str, request: object) -> CaaError:
     client = await node.client()
     try:
         with pytest.raises(CaaError) as caught:
-            await client.call(SERVICE, method, request, timeout=20)
+            await client.call(f"{SERVICE}/{method}", request, timeout=20)
     finally:
         await client.close()
     return caught.value
@@ -71,7 +71,7 @@ async def test_start_of_an_unknown_sandbox(node):
 async def test_stop_of_an_unknown_sandbox_is_success(node):
     client = await node.client()
     for _ in range(3):
-        await client.call(SERVICE, "StopVM", hypervisor.StopVMRequest(id="c" * 64), timeout=0.9)
+        await client.call(f"{SERVICE}/StopVM", hypervisor.StopVMRequest(id="c" * 64), timeout=0.9)
     await client.close()
     assert not list((node.paths.state / "stops").iterdir())
 

@@ -74,8 +74,8 @@ async def client(go_server: Any, folder: Path) -> AsyncIterator[Client]:
 
 
 async def write_and_read(client: Client, text: bytes) -> bool:
-    written = await client.call(AGENT, "WriteStdin", agent.WriteStreamRequest(data=text))
-    read = await client.call(AGENT, "ReadStdout", agent.ReadStreamRequest(len=len(text)))
+    written = await client.call(f"{AGENT}/WriteStdin", agent.WriteStreamRequest(data=text))
+    read = await client.call(f"{AGENT}/ReadStdout", agent.ReadStreamRequest(len=len(text)))
     return bool(written.len == zlib.crc32(text) and read.data == text)
 
 
@@ -84,7 +84,7 @@ def text_of(size: int) -> bytes:
 
 
 async def check(client: Client) -> int:
-    answer = await client.call("grpc.Health", "Check", health.CheckRequest())
+    answer = await client.call("grpc.Health/Check", health.CheckRequest())
     return int(answer.status)
 
 
@@ -104,7 +104,7 @@ async def test_32_in_flight_to_go(client: Client) -> None:
 @pytest.mark.parametrize("code", [code for code in Code if code])
 async def test_errors_of_go(client: Client, code: Code) -> None:
     with pytest.raises(RpcError) as failed:
-        await client.call(AGENT, "SignalProcess", agent.SignalProcessRequest(signal=code, container_id='"x" ✗'))
+        await client.call(f"{AGENT}/SignalProcess", agent.SignalProcessRequest(signal=code, container_id='"x" ✗'))
     assert (failed.value.code, failed.value.message) == (code, '"x" ✗')
     why, deny = failed.value.details
     assert health.CheckRequest.FromString(why.value).service == "why"
@@ -115,13 +115,13 @@ async def test_errors_of_go(client: Client, code: Code) -> None:
 async def test_what_go_does_not_serve(client: Client) -> None:
     for service, method in ((AGENT, "AddSwap"), ("hypervisor.Hypervisor", "Version")):
         with pytest.raises(RpcError) as failed:
-            await client.call(service, method, ttrpc.Empty())
+            await client.call(f"{service}/{method}", ttrpc.Empty())
         assert failed.value.code is Code.UNIMPLEMENTED
 
 
 async def diagnosed(client: Client, kind: str, key: str = "", **options: Any) -> str:
     request = agent.GetDiagnosticDataRequest(log_type=kind, container_id=key)
-    answer = await client.call(AGENT, "GetDiagnosticData", request, **options)
+    answer = await client.call(f"{AGENT}/GetDiagnosticData", request, **options)
     return str(answer.data)
 
 
@@ -133,14 +133,14 @@ async def test_deadlines_to_go(client: Client) -> None:
     assert await diagnosed(client, "deadline") == "none"
     assert 3000 < int(await diagnosed(client, "deadline", timeout=5)) <= 5000
     with pytest.raises(CaaError) as failed:
-        await client.call(AGENT, "WaitProcess", agent.WaitProcessRequest(), timeout=0.2)
+        await client.call(f"{AGENT}/WaitProcess", agent.WaitProcessRequest(), timeout=0.2)
     assert failed.value.code is Code.DEADLINE_EXCEEDED
     assert await check(client) == health.HealthCheckResponse.SERVING
 
 
 async def test_a_request_go_would_discard_is_not_sent(client: Client) -> None:
     with pytest.raises(RpcError) as failed:
-        await client.call(AGENT, "WriteStdin", agent.WriteStreamRequest(data=bytes(5 << 20)))
+        await client.call(f"{AGENT}/WriteStdin", agent.WriteStreamRequest(data=bytes(5 << 20)))
     assert failed.value.code is Code.RESOURCE_EXHAUSTED
     assert await check(client) == health.HealthCheckResponse.SERVING
 
@@ -155,7 +155,7 @@ async def test_we_die_in_mid_frame(client: Client, folder: Path) -> None:
 
 
 async def test_go_is_killed(client: Client, go_server: Any) -> None:
-    waiting = asyncio.ensure_future(client.call(AGENT, "WaitProcess", agent.WaitProcessRequest()))
+    waiting = asyncio.ensure_future(client.call(f"{AGENT}/WaitProcess", agent.WaitProcessRequest()))
     await check(client)
     go_server.kill()
     with pytest.raises(Unavailable, match="ttrpc: closed"):

@@ -101,6 +101,12 @@ class Daemons:
                 process.send_signal(signal.SIGTERM)
                 await self._reap(process)
 
+    async def kill(self, name: str) -> None:
+        """SIGKILL to one of them, as a crash would; `start_one` brings it back."""
+        process = self.running.pop(name)
+        process.kill()
+        await process.wait()
+
     async def _reap(self, process: Process) -> None:
         try:
             await asyncio.wait_for(process.wait(), 15)

@@ -152,7 +152,7 @@ async def _instance(guest: Guest, paths: Paths) -> str:
     client = await connect(str(paths.hypervisor))
     try:
         request = podvminfo.GetInfoRequest(PodName=guest.name, PodNamespace="demo", Wait=True)
-        answer = await client.call("podvminfo.PodVMInfo", "GetInfo", request, timeout=10)
+        answer = await client.call("podvminfo.PodVMInfo/GetInfo", request, timeout=10)
     finally:
         await client.close()
     _expect("PodVMInfo's answer", found=answer.VMID, wanted=guest.instance_name)

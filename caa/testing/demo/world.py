@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -14,6 +15,8 @@ CGROUPS = Path("/sys/fs/cgroup")
 BRIDGE = "cni0"
 CLIENT = "client"
 SUBNET = "10.88.0"
+# The kernel shows the name a socket was bound under; ours are bound as `.NAME.PID` and then renamed.
+_RENAMED = re.compile(r"/\.([^/]+)\.\d+$")
 
 
 def run(*argv: str) -> str:
@@ -128,7 +131,7 @@ def _sockets() -> Iterator[str]:
     for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
         words = line.split(maxsplit=7)
         if len(words) == 8:
-            yield words[7]
+            yield _RENAMED.sub(r"/\1", words[7])
     for table in ("tcp", "tcp6", "udp", "udp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             words = line.split()

@@ -50,7 +50,7 @@ class HypervisorLink:
         client = await self._client()
         try:
             answer: Message = await client.call(
-                "hypervisor.Hypervisor", method, request, timeout=timeout, metadata=metadata
+                f"hypervisor.Hypervisor/{method}", request, timeout=timeout, metadata=metadata
             )
             return answer
         finally:

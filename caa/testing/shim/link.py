@@ -74,7 +74,7 @@ class AgentLink:
     async def stdin(self, method: str, request: Message) -> Message:
         """WriteStdin and CloseStdin: a deadline of their own, and no metadata from either shim."""
         timeout = self.habits.stdin_timeout
-        answer: Message = await self._client.call("grpc.AgentService", method, request, timeout=timeout)
+        answer: Message = await self._client.call(f"grpc.AgentService/{method}", request, timeout=timeout)
         return answer
 
     async def check(self, request: Message) -> Message:
@@ -85,7 +85,6 @@ class AgentLink:
         await self._client.close()
 
     async def _send(self, name: str, request: Message, *, timeout: float | None) -> Message:
-        service, _, method = name.partition("/")
         metadata: Mapping[str, str] = self.habits.metadata
-        answer: Message = await self._client.call(service, method, request, timeout=timeout, metadata=metadata)
+        answer: Message = await self._client.call(name, request, timeout=timeout, metadata=metadata)
         return answer

@@ -84,7 +84,7 @@ async def daemon(folder: Path) -> AsyncIterator[Daemon]:
 
 
 async def version(client: Client) -> str:
-    answer = await client.call(HYPERVISOR, "Version", hypervisor.VersionRequest(), timeout=10)
+    answer = await client.call(f"{HYPERVISOR}/Version", hypervisor.VersionRequest(), timeout=10)
     return str(answer.version)
 
 
@@ -94,7 +94,7 @@ async def test_it_serves_and_ends(daemon: Daemon) -> None:
     assert await version(client) == "0.0.0"
     request = hypervisor.CreateVMRequest(id="one", networkNamespacePath="/run/netns/none-of-ours")
     with pytest.raises(RpcError, match="none-of-ours"):
-        await client.call(HYPERVISOR, "CreateVM", request, timeout=10)
+        await client.call(f"{HYPERVISOR}/CreateVM", request, timeout=10)
     assert await daemon.asked(process, "startup") == "200"
     assert await daemon.asked(process, "healthz") == "200"
     await client.close()

@@ -26,21 +26,21 @@ async def create(node: Any, sandbox: str = SANDBOX, *, netns: str | None = None,
         annotations=POD | {PREFIX + key: value for key, value in annotations.items()},
         networkNamespacePath=node.netns if netns is None else netns,
     )
-    answer = await node.client.call(HYPERVISOR, "CreateVM", request)
+    answer = await node.client.call(f"{HYPERVISOR}/CreateVM", request)
     return str(answer.agentSocketPath)
 
 
 async def start(node: Any, sandbox: str = SANDBOX, timeout: float | None = 30) -> None:
-    await node.client.call(HYPERVISOR, "StartVM", hypervisor.StartVMRequest(id=sandbox), timeout=timeout)
+    await node.client.call(f"{HYPERVISOR}/StartVM", hypervisor.StartVMRequest(id=sandbox), timeout=timeout)
 
 
 async def stop(node: Any, sandbox: str = SANDBOX, timeout: float | None = None) -> None:
-    await node.client.call(HYPERVISOR, "StopVM", hypervisor.StopVMRequest(id=sandbox), timeout=timeout)
+    await node.client.call(f"{HYPERVISOR}/StopVM", hypervisor.StopVMRequest(id=sandbox), timeout=timeout)
 
 
 async def info(node: Any, *, wait: bool, timeout: float | None = None, pod: str = "web") -> str:
     request = podvminfo.GetInfoRequest(PodName=pod, PodNamespace="prod", Wait=wait)
-    return str((await node.client.call(INFO, "GetInfo", request, timeout=timeout)).VMID)
+    return str((await node.client.call(f"{INFO}/GetInfo", request, timeout=timeout)).VMID)
 
 
 async def test_a_pod_lives_and_goes(node: Any) -> None:
@@ -81,7 +81,7 @@ async def test_the_line_that_operators_tests_look_for(node: Any) -> None:
 
 
 async def test_version(node: Any) -> None:
-    answer = await node.client.call(HYPERVISOR, "Version", hypervisor.VersionRequest(version="1"))
+    answer = await node.client.call(f"{HYPERVISOR}/Version", hypervisor.VersionRequest(version="1"))
     assert answer.version == "0.0.0"
 
 
@@ -195,7 +195,7 @@ async def test_a_caller_that_goes_during_its_start(node: Any) -> None:
     await create(node)
     other = await connect(node.socket)
     request = hypervisor.StartVMRequest(id=SANDBOX)
-    starting = asyncio.create_task(other.call(HYPERVISOR, "StartVM", request, timeout=60))
+    starting = asyncio.create_task(other.call(f"{HYPERVISOR}/StartVM", request, timeout=60))
     await node.cloud.asked.wait()
     await other.close()
     with pytest.raises(Unavailable):

@@ -114,7 +114,7 @@ async def _open_link(folder: Path, port: int) -> None:
         ca_file=files.ca_file, cert_file=files.cert_file, key_file=files.key_file,
     )  # fmt: skip
     client = await connect(str(folder / "run" / "relay.sock"))
-    await client.call("caa.relay.v1.AgentLinks", "Open", request, timeout=_PATIENCE)
+    await client.call("caa.relay.v1.AgentLinks/Open", request, timeout=_PATIENCE)
     await client.close()
 
 

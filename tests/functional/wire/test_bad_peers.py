@@ -114,7 +114,7 @@ async def test_a_malformed_frame_ends_this_connection_only(raw: Raw, bad: bytes,
         raw.writer.write(version(1, "good") + bad + version(3, "never"))
         assert await raw.over()
     assert [entry["event"] for entry in logs] == ["connection broken by its peer"]
-    answer = await client.call(HYPERVISOR, "Version", hypervisor.VersionRequest(version="alive"))
+    answer = await client.call(f"{HYPERVISOR}/Version", hypervisor.VersionRequest(version="alive"))
     assert answer.version == "alive"
 
 
@@ -123,7 +123,7 @@ async def test_a_client_that_dies_in_mid_frame(raw: Raw, client: Client, service
     await until(lambda: service.began == 1)
     raw.writer.transport.abort()
     await until(lambda: service.cancelled == 1)
-    answer = await client.call(HYPERVISOR, "Version", hypervisor.VersionRequest(version="alive"))
+    answer = await client.call(f"{HYPERVISOR}/Version", hypervisor.VersionRequest(version="alive"))
     assert answer.version == "alive"
 
 
@@ -181,7 +181,7 @@ async def test_a_peer_that_reads_nothing_is_not_served_on(raw: Raw, service: Hyp
     await asyncio.sleep(0.3)
     served = len(service.calls)
     assert served < 60  # what fits into two kernel buffers and the one above
-    answer = await client.call(HYPERVISOR, "Version", hypervisor.VersionRequest(version="others"))
+    answer = await client.call(f"{HYPERVISOR}/Version", hypervisor.VersionRequest(version="others"))
     assert answer.version == "others"
     raw.writer.transport.resume_reading()  # type: ignore[attr-defined]
     assert sorted([(await raw.answer())[0] for _ in range(200)]) == [1 + 2 * number for number in range(200)]
@@ -232,5 +232,5 @@ async def test_a_server_that_speaks_something_else(folder: Path) -> None:
     async with await asyncio.start_unix_server(serve, str(folder / "http")):
         client = await connect(str(folder / "http"))
         with capture_logs(), pytest.raises(Unavailable, match="unknown type"):
-            await client.call(HYPERVISOR, "Version", hypervisor.VersionRequest())
+            await client.call(f"{HYPERVISOR}/Version", hypervisor.VersionRequest())
         assert client.closed.is_set()

@@ -19,12 +19,12 @@ Hypervisor = Any  # the fixture `service`: conftest's class of this name
 
 
 async def version(client: Client, text: str, **options: Any) -> str:
-    answer = await client.call(HYPERVISOR, "Version", hypervisor.VersionRequest(version=text), **options)
+    answer = await client.call(f"{HYPERVISOR}/Version", hypervisor.VersionRequest(version=text), **options)
     return str(answer.version)
 
 
 def start(client: Client, name: str = "", **options: Any) -> "asyncio.Task[Any]":
-    return asyncio.ensure_future(client.call(HYPERVISOR, "StartVM", hypervisor.StartVMRequest(id=name), **options))
+    return asyncio.ensure_future(client.call(f"{HYPERVISOR}/StartVM", hypervisor.StartVMRequest(id=name), **options))
 
 
 async def until(condition: Any) -> None:
@@ -85,7 +85,7 @@ async def test_the_call_knows_its_circumstances(client: Client, service: Hypervi
 )
 async def test_errors_of_handlers(client: Client, name: str, code: Code, message: str) -> None:
     with capture_logs() as logs, pytest.raises(RpcError) as failed:
-        await client.call(HYPERVISOR, "StopVM", hypervisor.StopVMRequest(id=name))
+        await client.call(f"{HYPERVISOR}/StopVM", hypervisor.StopVMRequest(id=name))
     assert (failed.value.code, failed.value.message) == (code, message)
     assert len(logs) == (1 if code is Code.INTERNAL else 0)
     assert await version(client, "alive") == "alive"
@@ -93,7 +93,7 @@ async def test_errors_of_handlers(client: Client, name: str, code: Code, message
 
 async def test_details_pass_unchanged(client: Client) -> None:
     with pytest.raises(RpcError) as failed:
-        await client.call(HYPERVISOR, "StopVM", hypervisor.StopVMRequest(id="details"))
+        await client.call(f"{HYPERVISOR}/StopVM", hypervisor.StopVMRequest(id="details"))
     assert failed.value.details == (ttrpc.Any(type_url="a", value=b"1"), ttrpc.Any(type_url="b"))
 
 
@@ -102,7 +102,7 @@ async def test_details_pass_unchanged(client: Client) -> None:
 )
 async def test_what_is_not_served(client: Client, service_name: str, method: str) -> None:
     with pytest.raises(RpcError, match="not served here") as failed:
-        await client.call(service_name, method, hypervisor.StopVMRequest())
+        await client.call(f"{service_name}/{method}", hypervisor.StopVMRequest())
     assert failed.value.code is Code.UNIMPLEMENTED
 
 

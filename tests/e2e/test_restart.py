@@ -1,0 +1,85 @@
+"""The control plane dies at its worst moments: pods do not notice, calls wait for it, stops are not lost."""
+
+import asyncio
+import time
+
+import pytest
+
+from caa.testing.demo import world
+from caa.testing.shim.kinds import Kind, PodOptions
+from caa.testing.shim.pod import Pod
+from caa.testing.shim.shim import Shim
+from caa.wire.proto import podvminfo
+
+pytestmark = [pytest.mark.root, pytest.mark.needs("runc", "nft", "ip")]
+KINDS = pytest.mark.parametrize("kind", list(Kind))
+
+
+async def _start(node, kind: Kind, name: str = "pod0") -> Pod:
+    await asyncio.to_thread(world.attach, name, f"{world.SUBNET}.10")
+    options = PodOptions(name=name, namespace="test", netns=str(world.NETNS / name))
+    pod = await Shim(str(node.paths.hypervisor), kind).start(options)
+    node.stage.groups += await asyncio.to_thread(world.groups_of, f"podvm-{name}-{pod.sandbox_id[:8]}")
+    return pod
+
+
+@KINDS
+async def test_a_running_pod_does_not_notice_that_the_node_is_killed(node, kind):
+    pod = await _start(node, kind)
+    container = await pod.container("c", ["/bin/sh", "-c", "while read x; do echo got $x; done"])
+    await node.daemons.kill("node")
+    result = await pod.exec(container, ["/bin/echo", "alive"])
+    assert (result.stdout, result.exit_code) == (b"alive\n", 0)
+    await node.daemons.start_one("node")
+    client = await node.client()
+    request = podvminfo.GetInfoRequest(PodName="pod0", PodNamespace="test", Wait=True)
+    info = await client.call("podvminfo.PodVMInfo/GetInfo", request, timeout=20)
+    await client.close()
+    assert f"podvm-pod0-{pod.sandbox_id[:8]}" == info.VMID
+    assert not pod.failed.is_set()
+    await pod.stop()
+    world.detach("pod0")
+
+
+@KINDS
+async def test_a_stop_while_the_node_is_away_is_answered_at_once_and_acted_on_later(node, kind):
+    pod = await _start(node, kind)
+    await node.daemons.kill("node")
+    began = time.monotonic()
+    await pod.stop()
+    stopped = next(one for one in pod.timings if one.name == "StopVM")
+    assert not pod.stop_errors
+    assert stopped.took_ms < 900, f"{time.monotonic() - began:.1f} s"
+    world.detach("pod0")
+    assert await _groups(pod), "the pod VM should still be there"
+    await node.daemons.start_one("node")
+
+
+async def _groups(pod: Pod) -> object:
+    return await asyncio.to_thread(world.groups_of, f"podvm-pod0-{pod.sandbox_id[:8]}")
+
+
+@KINDS
+async def test_a_start_that_comes_while_the_node_is_away_waits_for_it(node, kind):
+    await node.daemons.kill("node")
+    starting = asyncio.create_task(_start(node, kind))
+    await asyncio.sleep(0.5)
+    assert not starting.done()
+    await node.daemons.start_one("node")
+    pod = await starting
+    await pod.stop()
+    world.detach("pod0")
+
+
+@pytest.mark.parametrize("moment", [0.03, 0.1, 0.3, 0.6])
+async def test_a_node_killed_in_the_middle_of_a_start(node, moment):
+    """What was begun is undone by the next process; the call that waits in the relay then starts the pod anew."""
+    starting = asyncio.create_task(_start(node, Kind.GO))
+    await asyncio.sleep(moment)
+    await node.daemons.kill("node")
+    await node.daemons.start_one("node")
+    pod = await starting
+    container = await pod.container("c", ["/bin/echo", "up"])
+    assert (await container.result()).stdout == b"up\n"
+    await pod.stop()
+    world.detach("pod0")
