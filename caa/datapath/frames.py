@@ -38,6 +38,9 @@ AGENT = "grpc.AgentService"
 _AGENT_PREFIX = b"\x0a\x11grpc.AgentService\x12"
 _HEALTH_PREFIX = b"\x0a\x0bgrpc.Health\x12"
 _METHOD_AT = HEADER_SIZE + len(_AGENT_PREFIX)
+_SERVICE_LENGTH_AT = HEADER_SIZE + 1
+_HEALTH_LENGTH = len("grpc.Health")
+SLACK = 32
 _head = Struct(">IIB").unpack_from
 
 
@@ -125,6 +128,7 @@ def scan_requests(data: bytearray, end: int, *, watch: Watch | None) -> tuple[in
     """How far `data[:end]` is a row of whole requests that may go on as they are, and the highest of their ids.
 
     This and `scan_answers` are met by every frame, so they repeat in one loop what `check` and `Watch.wants` say.
+    A look at a short frame may reach beyond `end`: `data` must be `SLACK` bytes longer, whatever they hold.
     """
     at = highest = 0
     last_header = end - HEADER_SIZE
@@ -134,10 +138,11 @@ def scan_requests(data: bytearray, end: int, *, watch: Watch | None) -> tuple[in
         if after > end or kind != REQUEST or not stream & 1:
             break
         if watch is not None:
-            if data.startswith(_AGENT_PREFIX, at + HEADER_SIZE):
-                if data[at + _METHOD_AT] in watch.lengths and watch.wants(data, at):
-                    break
-            elif not data.startswith(_HEALTH_PREFIX, at + HEADER_SIZE) and watch.wants(data, at):
+            if data[at + _SERVICE_LENGTH_AT] == _HEALTH_LENGTH:
+                usual = data.startswith(_HEALTH_PREFIX, at + HEADER_SIZE)
+            else:
+                usual = data.startswith(_AGENT_PREFIX, at + HEADER_SIZE) and data[at + _METHOD_AT] not in watch.lengths
+            if not usual and watch.wants(data, at):
                 break
         if stream > highest:  # noqa: PLR1730  # max() is a call
             highest = stream

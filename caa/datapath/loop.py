@@ -11,6 +11,8 @@ from _heapq import heappop, heappush
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, epoll
 from time import monotonic
 
+from caa.datapath.frames import SLACK
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,8 +81,8 @@ class Loop:
         self._dying: list[Closable] = []
         self._order = 0
         self._running = False
-        self.raw = bytearray(BUFFER_SIZE)
-        self.buffer = memoryview(self.raw)
+        self.raw = bytearray(BUFFER_SIZE + SLACK)
+        self.buffer = memoryview(self.raw)[:BUFFER_SIZE]
         self.counts: dict[str, int] = {}
 
     def now(self) -> float:

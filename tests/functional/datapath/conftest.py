@@ -122,7 +122,8 @@ def status_of(payload: bytes) -> tuple[int, str]:
 class EchoAgent:
     """Answers a call with its payload. `ReadStdout` answers with as many bytes as the payload's number says.
 
-    `Never` is not answered. `seen` has (connection, stream, service, method, payload) of all but `Echo`. Refuses ids
+    `Never` is not answered, `Pause` reads nothing for 1.5 s. `seen` has (connection, stream, service, method, payload)
+    of all but `Echo`. Refuses ids
     that do not grow by closing, as a Go server would refuse the call.
     """
 
@@ -189,6 +190,8 @@ class EchoAgent:
         self.seen.append((number, stream, request.service, request.method, request.payload))
         if request.method == "Never":
             return None
+        if request.method == "Pause":
+            time.sleep(1.5)
         if request.method == "ReadStdout":
             return frames.answer(stream, bytes(edits.last_varint(request.payload, 3)))
         return frames.answer(stream, request.payload)

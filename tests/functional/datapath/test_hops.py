@@ -183,6 +183,35 @@ def test_a_slow_reader_costs_neither_memory_nor_processor(pod: Any, relay: Any, 
     assert all(payload == bytes(size) for (_, _, payload), size in zip(got, sizes, strict=True))
 
 
+def test_an_agent_that_reads_slowly_stops_the_shims(pod: Any, relay: Any, guest: Any) -> None:
+    waiting, writers = pod(), [pod() for _ in range(3)]
+    waiting.send("Pause")
+    payload = bytes(range(256)) * 4096
+    got: list[list[Any]] = [[] for _ in writers]
+
+    def write(shim: Any, answers: list[Any]) -> None:
+        reader = threading.Thread(target=lambda: answers.extend(shim.answer() for _ in range(12)))
+        reader.start()
+        for _ in range(12):
+            shim.send("Echo", payload)
+        reader.join(30)
+
+    threads = [threading.Thread(target=write, args=pair) for pair in zip(writers, got, strict=True)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.7)
+    spent = _processor_seconds(relay.process.pid) + _processor_seconds(guest.process.pid)
+    time.sleep(0.5)
+    assert _processor_seconds(relay.process.pid) + _processor_seconds(guest.process.pid) - spent < 0.05, "it spins"
+    assert relay.process.status("VmRSS") < 40_000
+    assert guest.process.status("VmRSS") < 40_000
+    for thread in threads:
+        thread.join(40)
+    expected = [(number, OK, payload) for number in range(1, 25, 2)]
+    assert [sorted(answers) for answers in got] == [expected] * 3
+    assert waiting.answer()[1] == OK
+
+
 def _processor_seconds(pid: int) -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 

@@ -26,7 +26,7 @@ def envelope(service: str, method: str, order: list[int]) -> bytes:
 @given(st.sampled_from(SERVICES), st.sampled_from([*NAMES, ""]), st.permutations(range(6)))
 def test_a_watched_request_is_rewritten_in_any_order(service: str, method: str, order: list[int]) -> None:
     body = envelope(service, method, order)
-    frame = bytearray(frames.frame(7, body, kind=frames.REQUEST) + b"\xff" * 64)
+    frame = bytearray(frames.frame(7, body, kind=frames.REQUEST) + b"\xff" * frames.SLACK)
     watched = service == frames.AGENT and method in NAMES[:3]
     seen = WATCH.wants(frame, 0)
     assert seen or not watched
@@ -101,6 +101,7 @@ def test_malformed_headers(size: int, stream: int, kind: int) -> None:
     with pytest.raises(frames.Malformed):
         frames.Splitter(frames.REQUEST).feed(header)
     assert frames.scan_requests(bytearray(header), 10, watch=None) == (0, 0)
+    assert frames.scan_requests(bytearray(header) + bytes(frames.SLACK), 10, watch=WATCH) == (0, 0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), min_size=1, max_size=10), st.integers(0, 9))

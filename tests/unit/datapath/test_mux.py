@@ -58,8 +58,8 @@ class PretendLoop:
     """Handlers and masks as in the real loop; `step` plays one event."""
 
     def __init__(self) -> None:
-        self.raw = bytearray(1 << 17)
-        self.buffer = memoryview(self.raw)
+        self.raw = bytearray((1 << 17) + frames.SLACK)
+        self.buffer = memoryview(self.raw)[: 1 << 17]
         self.masks: dict[int, int] = {}
         self.handlers: dict[int, Callable[[int], object]] = {}
         self.socks: dict[int, PretendSock] = {}
@@ -340,6 +340,25 @@ def test_an_answer_in_the_middle_when_its_caller_dies_is_dropped_to_its_end() ->
     world.say(first, b"")
     world.say(world.up, answer[400:] + frames.answer(3, b"mine"))
     assert split(second.out) == [(1, 2, frames.answer(1, b"mine")[10:])]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"\x0a", b"\x0a\x0b", b"\x0a\x11grpc.AgentService\x12", b"\x0a\x11grpc.AgentService"]
+)
+def test_a_short_request_at_the_very_end_of_the_buffer(body: bytes) -> None:
+    world = World({"Deny": deny})
+    shim, _ = world.shim()
+    world.say(shim, request(1))
+    last = frames.frame(5, body, kind=1)
+    fill = frames.call(frames.AGENT, "WriteStdin", stream=3, payload=b"x" * 131_000)
+    fill = frames.call(
+        frames.AGENT, "WriteStdin", stream=3, payload=b"x" * (131_000 + (1 << 17) - len(fill) - len(last))
+    )
+    assert len(fill) + len(last) == 1 << 17
+    world.say(shim, fill + last)
+    refused = body in (b"\x0a", b"\x0a\x0b")  # no message at all
+    assert [stream for stream, _, _ in split(world.up.out)] == ([1, 3] if refused else [1, 3, 5])
+    assert [(stream, status(answer)[0]) for stream, _, answer in split(shim.out)] == ([(5, 3)] if refused else [])
 
 
 def test_half_a_request_never_goes_up() -> None:
