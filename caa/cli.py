@@ -129,7 +129,7 @@ class SettingsCommand(click.Command):
         world: World = ctx.obj
         given = {row.flag: ctx.params[row.name] for row in self._rows if row.flag}
         flags = {flag: text for flag, text in given.items() if text is not None}
-        return self._act(world, load(self._rows, world.environ, flags, checks=self._checks))
+        return self._act(world, load(self._rows, world.environ, flags=flags, checks=self._checks))
 
 
 def run_node(world: World, settings: Settings) -> None:
@@ -176,7 +176,7 @@ def _node_rows(world: World, words: Sequence[str]) -> Sequence[AnySetting]:
     """Our rows and those of the driver that arguments or environment choose; `ConfigError` when there is none such."""
     chosen = _values(_PROVIDER_FLAG, words)
     flags = {CLOUD_PROVIDER.flag: chosen[-1]} if chosen else {}
-    name = load((CLOUD_PROVIDER,), world.environ, flags)[CLOUD_PROVIDER]
+    name = load((CLOUD_PROVIDER,), world.environ, flags=flags)[CLOUD_PROVIDER]
     return (*NODE_ROWS, *world.find(DRIVER)(name).settings)
 
 

@@ -38,7 +38,7 @@ def ensure_netns(path: str = PODNS) -> None:
         apply.perform(ChangeLink(side=Side.POD, device="lo", up=True), both)
 
 
-def setup(pod_netns: str, network: PodNetwork, tunnel: Tunnel, *, clock: Clock | None = None) -> None:
+def setup(pod_netns: str, network: PodNetwork, *, tunnel: Tunnel, clock: Clock | None = None) -> None:
     """Make the pod's interface in `pod_netns`, which has to exist. Twice is once.
 
     Waits up to 3 minutes for a way to the worker. Raises `DeadlineExceeded` when there is none, `NetworkError` when

@@ -45,7 +45,7 @@ def prepare(options: Options) -> list[str]:
     flags = lean_flags(options, config.tls)
     if not options.disable_tls:
         _write_tls(options, config.tls)
-    network.setup(options.pod_namespace, config.network, config.tunnel)
+    network.setup(options.pod_namespace, config.network, tunnel=config.tunnel)
     return forwarder.command(*flags)
 
 

@@ -17,7 +17,8 @@ CLUSTER_ID: Setting[str] = Setting(
     flag="cluster-id",
     kind=matching(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,62})?", "up to 63 letters, digits, '_', '.' or '-', or nothing"),
     default="",
-    help="Names this cluster in the tags of all that is created; clusters that share a cloud account must differ.",
+    help="Names this cluster in the tags of all that is created; clusters that share a cloud account must differ. "
+    "Empty makes up a name that only this node uses.",
 )
 NODE_NAME: Setting[str] = Setting(
     name="node_name",

@@ -107,8 +107,8 @@ class Check:
 def load(
     rows: Sequence[AnySetting],
     environ: Mapping[str, str],
-    flags: Mapping[str, str],
     *,
+    flags: Mapping[str, str] = MappingProxyType({}),
     checks: Sequence[Check] = (),
 ) -> Settings:
     """Take each row's value from its sources and check everything.

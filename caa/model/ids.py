@@ -28,7 +28,7 @@ def sandbox_id(text: str) -> SandboxId:
     return SandboxId(text)
 
 
-def instance_name(pod: str, sandbox: SandboxId, limit: int = 63) -> str:
+def instance_name(pod: str, sandbox: SandboxId, *, limit: int = 63) -> str:
     """The pod VM's name, `podvm-<pod>-<first 8 of the sandbox id>`, at most `limit` characters.
 
     The form operators know (`reference/providers.md` 3): lower case, every other character `-`, the pod part cut.

@@ -50,10 +50,6 @@ class Netlink:
                 return _check(message, what)
         raise NetworkError("the kernel did not acknowledge a netlink request")
 
-    def request(self, kind: int, flags: int, body: bytes, *, what: str = "") -> None:
-        """The same as `change` for callers that pass the flags second."""
-        self.change(kind, body, flags=flags, what=what)
-
     def ask(self, kind: int, body: bytes) -> bytes:
         """Send a request that is answered by one message, and return its body."""
         sequence = self._send(kind, body)

@@ -12,7 +12,7 @@ from caa.net.worker import VxlanNetworking
 from caa.node.boot_data import GuestSettings, UserData, default_initdata
 from caa.node.ledger import NullLedger
 from caa.node.links import LinkTls, RelayLinks
-from caa.node.system import SystemClock, boot_id
+from caa.node.system import SystemClock, boot_id, own_cluster
 from caa.provider.contract import Provider
 from caa.provider.observed import Observed
 from caa.provider.registry import driver
@@ -79,7 +79,7 @@ async def assembled(settings: Settings) -> Parts:
 
 def _owner(settings: Settings) -> Owner:
     return Owner(
-        cluster=settings[identity.CLUSTER_ID] or "default",
+        cluster=settings[identity.CLUSTER_ID] or own_cluster(settings[relay.STATE_DIR]),
         node=settings[identity.NODE_NAME] or socket.gethostname(),
     )
 
@@ -89,7 +89,7 @@ def _certificates(settings: Settings) -> Certificates | None:
         return None
     cert, key = settings[tls_rows.CERT_FILE], settings[tls_rows.CERT_KEY]
     if cert is not None and key is not None:
-        return ManualCertificates.load(settings[tls_rows.CACERT_FILE], cert, key)
+        return ManualCertificates.load(settings[tls_rows.CACERT_FILE], cert, key_file=key)
     lifetime = timedelta(seconds=settings[tls_rows.CLIENT_CERT_LIFETIME])
     return NodeAuthority.load_or_create(settings[relay.STATE_DIR], client_lifetime=lifetime)
 

@@ -145,11 +145,11 @@ class SandboxService:
     def _unique_name(self, sandbox: SandboxId, pod_name: str) -> str:
         """The known form, unless another sandbox has it: ids that are not random may share their first characters,
         and one name is one instance."""
-        name = instance_name(pod_name, sandbox, self._limits.name)
+        name = instance_name(pod_name, sandbox, limit=self._limits.name)
         if all(one.instance_name != name or one.id == sandbox for one in self.records()):
             return name
         tail = "-" + hashlib.sha256(sandbox.encode()).hexdigest()[:10]
-        return instance_name(pod_name, sandbox, self._limits.name - len(tail)) + tail
+        return instance_name(pod_name, sandbox, limit=self._limits.name - len(tail)) + tail
 
     # StartVM
 

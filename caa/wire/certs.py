@@ -151,7 +151,7 @@ class ManualCertificates:
         self._client_ca = client_ca
 
     @classmethod
-    def load(cls, ca_file: Path | None, cert_file: Path, key_file: Path) -> "ManualCertificates":
+    def load(cls, ca_file: Path | None, cert_file: Path, *, key_file: Path) -> "ManualCertificates":
         """Check that the files can be read and belong together; raises `ConfigError`, naming the setting.
 
         Without `ca_file` (TLS_SKIP_VERIFY) servers are not verified.

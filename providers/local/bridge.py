@@ -30,14 +30,14 @@ def plug(site: Site, name: str, *, address: IPv4Interface, pid: int) -> None:
     """
     with netns.opened(f"/proc/{pid}/ns/net") as guest, Netlink.open() as node:
         bridge = _ensure_bridge(node, site)
-        node.request(
+        node.change(
             m.RTM_NEWLINK,
-            _NEW,
             _new_veth(site.link_name(name), bridge=bridge, guest=guest),
+            flags=_NEW,
             what=f"make the cable of {name}",
         )
         cable = _index(node, site.link_name(name))
-        node.request(m.RTM_NEWLINK, 0, m.link_change(cable, up=True), what=f"switch on the cable of {name}")
+        node.change(m.RTM_NEWLINK, m.link_change(cable, up=True), what=f"switch on the cable of {name}")
         with Netlink.open(guest) as inside:
             _configure(inside, address, gateway=site.gateway)
 
@@ -63,11 +63,11 @@ def _ensure_bridge(node: Netlink, site: Site) -> int:
         raise NetworkError(f"{site.bridge} exists and is not a bridge: set LOCAL_BRIDGE to a free name")
     if found is None:
         body = m.link_index(0) + codec.text(_IFLA_IFNAME, m.checked_name(site.bridge)) + _kind("bridge")
-        node.request(m.RTM_NEWLINK, _NEW, body, what=f"make the bridge {site.bridge}")
+        node.change(m.RTM_NEWLINK, body, flags=_NEW, what=f"make the bridge {site.bridge}")
     index = _index(node, site.bridge)
     address = m.address(index, site.gateway, prefix_route=True)
     _add(node, m.RTM_NEWADDR, body=address, what=f"give {site.bridge} an address")
-    node.request(m.RTM_NEWLINK, 0, m.link_change(index, up=True), what=f"switch on {site.bridge}")
+    node.change(m.RTM_NEWLINK, m.link_change(index, up=True), what=f"switch on {site.bridge}")
     return index
 
 
@@ -85,7 +85,7 @@ def _kind(kind: str, data: bytes = b"") -> bytes:
 
 def _configure(inside: Netlink, address: IPv4Interface, *, gateway: IPv4Interface) -> None:
     device = _index(inside, _GUEST_DEVICE)
-    inside.request(m.RTM_NEWLINK, 0, m.link_change(device, up=True), what="switch on the guest's interface")
+    inside.change(m.RTM_NEWLINK, m.link_change(device, up=True), what="switch on the guest's interface")
     body = m.address(device, address, prefix_route=True)
     _add(inside, m.RTM_NEWADDR, body=body, what=f"give the guest {address}")
     default = Route(destination=_ANYWHERE, gateway=gateway.ip, device=_GUEST_DEVICE)
@@ -107,7 +107,7 @@ def _index(netlink: Netlink, name: str) -> int:
 
 def _add(netlink: Netlink, kind: int, *, body: bytes, what: str) -> None:
     try:
-        netlink.request(kind, _NEW, body, what=what)
+        netlink.change(kind, body, flags=_NEW, what=what)
     except codec.KernelRefused as error:
         if error.errno != errno.EEXIST:
             raise
@@ -118,7 +118,7 @@ def _delete(netlink: Netlink, name: str) -> None:
     if link is None:
         return
     try:
-        netlink.request(m.RTM_DELLINK, 0, m.link_index(link.index), what=f"delete the link {name}")
+        netlink.change(m.RTM_DELLINK, m.link_index(link.index), what=f"delete the link {name}")
     except codec.KernelRefused as error:
         if error.errno != errno.ENODEV:
             raise

@@ -61,7 +61,7 @@ class TestLocal(ProviderContract):
 
         def made() -> Provider:
             environ = {"LOCAL_STATE_DIR": str(state), "LOCAL_AGENT_COMMAND": agent}
-            return providers.local.make(load(providers.local.SETTINGS, environ, {}))
+            return providers.local.make(load(providers.local.SETTINGS, environ))
 
         def nothing_left() -> bool:
             assert [name for _, name in socket.if_nameindex()] == ["lo"]

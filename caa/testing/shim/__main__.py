@@ -24,7 +24,7 @@ STDIN = 0
 CHUNK = 32768
 
 
-async def run(socket: str, container: str, command: Sequence[str]) -> int:
+async def run(socket: str, container: str, *, command: Sequence[str]) -> int:
     """Run `command` with our own standard streams; returns its exit code."""
     terminal = os.isatty(STDIN)
     options = ContainerOptions(name="exec", args=tuple(command), env=_environment(terminal), tty=terminal)
@@ -114,7 +114,7 @@ def main(argv: Sequence[str], say: Callable[[str], object] = sys.stderr.write) -
     execute.add_argument("command", nargs="+", help="after --: the command and its arguments")
     given = parser.parse_args(argv)
     try:
-        return asyncio.run(run(given.socket, given.container, given.command))
+        return asyncio.run(run(given.socket, given.container, command=given.command))
     except CaaError as error:
         say(f"{error}\n")
         return 255

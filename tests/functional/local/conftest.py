@@ -61,7 +61,7 @@ class Lab:
         environ = {"LOCAL_STATE_DIR": str(self.folder / "local")}
         if agent:
             environ["LOCAL_AGENT_COMMAND"] = shlex.join([sys.executable, "-I", "-c", agent])
-        return providers.local.make(load(providers.local.SETTINGS, environ, {}))
+        return providers.local.make(load(providers.local.SETTINGS, environ))
 
     def request(self, name: str = NAME, user_data: bytes | None = None, initdata: str = "") -> LaunchRequest:
         """A launch request with user data that boots."""

@@ -109,7 +109,7 @@ environ = {{
     "LOCAL_STATE_DIR": str(folder / "local"),
     "LOCAL_AGENT_COMMAND": shlex.join([sys.executable, "-I", "-c", {agent!r}]),
 }}
-driver = providers.local.make(load(providers.local.SETTINGS, environ, {{}}))
+driver = providers.local.make(load(providers.local.SETTINGS, environ))
 request = LaunchRequest(
     name={name!r}, sandbox=SandboxId("sandbox"), owner=Owner(cluster="c", node="n"), token="t",
     user_data=(folder / "user-data").read_bytes(),

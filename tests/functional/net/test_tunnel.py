@@ -42,7 +42,7 @@ def disconnect(world, tunnel: Tunnel, path: str = "") -> None:
 
 
 def guest(world, network: PodNetwork, tunnel: Tunnel) -> None:
-    world.vm.inside(lambda: guest_network.setup(world.guest.path, network, tunnel))
+    world.vm.inside(lambda: guest_network.setup(world.guest.path, network, tunnel=tunnel))
 
 
 def test_ping_both_families_and_mtu(world):

@@ -82,7 +82,7 @@ def test_every_common_flag_of_the_reference_exists(flag: str) -> None:
 
 
 def test_defaults_are_the_reference_s() -> None:
-    settings = load(NODE_ROWS, {}, {}, checks=NODE_CHECKS)
+    settings = load(NODE_ROWS, {}, checks=NODE_CHECKS)
     assert settings[SOCKET] == Path("/run/peerpod/hypervisor.sock")
     assert settings[PODS_DIR] == Path("/run/peerpod/pods")
     assert (settings[FORWARDER_PORT], settings[PROXY_TIMEOUT]) == (15150, 300.0)
@@ -130,14 +130,14 @@ def test_a_default_is_a_legal_value_and_survives_the_way_through_text(row) -> No
 )
 def test_bad_values_and_contradictions_name_their_settings(environ: dict[str, str], names: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        load(NODE_ROWS, environ, {}, checks=NODE_CHECKS)
+        load(NODE_ROWS, environ, checks=NODE_CHECKS)
     assert all(name in str(caught.value) for name in names)
 
 
 @pytest.mark.parametrize("environ", [CERTIFICATES, {"TLS_MIN_VERSION": "1.3", "TLS_SKIP_VERIFY": "yes"}])
 def test_tls_without_tls_is_a_contradiction(environ: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="--disable-tls contradicts"):
-        load(NODE_ROWS, environ, {"disable-tls": "true"}, checks=NODE_CHECKS)
+        load(NODE_ROWS, environ, flags={"disable-tls": "true"}, checks=NODE_CHECKS)
 
 
 @pytest.mark.parametrize(
@@ -150,20 +150,20 @@ def test_tls_without_tls_is_a_contradiction(environ: dict[str, str]) -> None:
     ],
 )
 def test_tls_settings_that_fit_together(environ: dict[str, str]) -> None:
-    settings = load(NODE_ROWS, environ, {}, checks=NODE_CHECKS)
+    settings = load(NODE_ROWS, environ, checks=NODE_CHECKS)
     assert settings[TLS_MIN_VERSION] in {"", "VersionTLS13"}
     assert isinstance(settings[TLS_CIPHER_SUITES], tuple)
 
 
 def test_show_tells_value_and_origin() -> None:
-    lines = show(load(RELAY_ROWS, {"PODS_DIR": "/p"}, {"proxy-timeout": "90s"})).splitlines()
+    lines = show(load(RELAY_ROWS, {"PODS_DIR": "/p"}, flags={"proxy-timeout": "90s"})).splitlines()
     assert "PODS_DIR                   = /p  (environment)" in lines
     assert "PROXY_TIMEOUT              = 1m30s  (flag)" in lines
     assert "CONTROL_PLANE_GRACE        = 10m  (default)" in lines
 
 
 def test_show_cuts_initdata() -> None:
-    text = show(load((INITDATA,), {"INITDATA": "A" * 4000}, {}))
+    text = show(load((INITDATA,), {"INITDATA": "A" * 4000}))
     assert "(4000 characters)" in text
     assert len(text) < 200
 

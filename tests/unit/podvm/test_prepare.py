@@ -30,7 +30,7 @@ CONFIG = ForwarderConfig(
 def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Records the networks that were built, in place of the kernel."""
     calls: list[Any] = []
-    monkeypatch.setattr("podvm.network.setup", lambda *what: calls.append(what))
+    monkeypatch.setattr("podvm.network.setup", lambda *what, tunnel: calls.append((*what, tunnel)))
     return calls
 
 
@@ -111,7 +111,7 @@ def test_an_apf_json_that_cannot_be_used(options: Options, built: list[Any], tex
 
 
 def test_a_network_that_fails_is_passed_on(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*what: Any) -> None:
+    def refuse(*what: Any, tunnel: Any) -> None:
         raise NetworkError("the kernel refused")
 
     monkeypatch.setattr("podvm.network.setup", refuse)

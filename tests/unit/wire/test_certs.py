@@ -326,7 +326,7 @@ def manual(tmp_path: Path, clock: Clock) -> tuple[Path, Path, Path, pki.Identity
 
 def test_manual_certificates_are_used_as_they_are(manual, tmp_path: Path, clock: Clock) -> None:
     ca_file, cert_file, key_file, ca = manual
-    certificates = ManualCertificates.load(ca_file, cert_file, key_file)
+    certificates = ManualCertificates.load(ca_file, cert_file, key_file=key_file)
     assert certificates.client_files() == TlsFiles(str(ca_file), str(cert_file), str(key_file))
     assert certificates.renew_in() is None
     assert certificates.server_name(NAME) == "podvm-server"
@@ -339,7 +339,7 @@ def test_manual_certificates_are_used_as_they_are(manual, tmp_path: Path, clock:
 
 def test_manual_certificates_without_a_ca(manual) -> None:
     _, cert_file, key_file, _ = manual
-    certificates = ManualCertificates.load(None, cert_file, key_file)
+    certificates = ManualCertificates.load(None, cert_file, key_file=key_file)
     assert certificates.client_files().ca_file == ""
     assert certificates.server_identity(NAME) == ServerIdentity("")
 
@@ -353,7 +353,7 @@ def test_a_bad_manual_file_names_its_setting(manual, index: int, setting: str, c
     else:
         path.write_bytes(b"garbage" if change == "garbage" else b"\xff\x00")
     with pytest.raises(ConfigError, match=f"^{setting}: {path}"):
-        ManualCertificates.load(*manual[:3])
+        ManualCertificates.load(*manual[:2], key_file=manual[2])
 
 
 def test_a_manual_key_of_another_certificate(manual) -> None:
@@ -361,7 +361,7 @@ def test_a_manual_key_of_another_certificate(manual) -> None:
     pem = (serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL)
     manual[2].write_bytes(other.private_bytes(*pem, serialization.NoEncryption()))
     with pytest.raises(ConfigError, match="CERT_KEY"):
-        ManualCertificates.load(*manual[:3])
+        ManualCertificates.load(*manual[:2], key_file=manual[2])
 
 
 def test_a_manual_key_with_a_password(manual) -> None:
@@ -369,4 +369,4 @@ def test_a_manual_key_with_a_password(manual) -> None:
     pem = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
     manual[2].write_bytes(key.private_bytes(*pem, serialization.BestAvailableEncryption(b"x")))
     with pytest.raises(ConfigError, match="without a password"):
-        ManualCertificates.load(*manual[:3])
+        ManualCertificates.load(*manual[:2], key_file=manual[2])
