@@ -21,6 +21,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=1.5, help="seconds a load (default %(default)s)")
     parser.add_argument("--pods", type=int, default=100, help="pods of the memory slope (default %(default)s)")
+    parser.add_argument(
+        "--niceness", type=int, default=0, help="of our two processes (default %(default)s, as the others)"
+    )
     parser.add_argument("--quick", action="store_true", help="3 rounds of 0.4 s, 20 pods: to see that it runs")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.relative_to(ROOT)}")
     given = parser.parse_args()
@@ -35,7 +38,7 @@ def _say(line: str) -> None:
 
 def _rows(given: argparse.Namespace, certificates: Path) -> list[report.Row]:
     programs = build()
-    ways = all_hops(programs, certificates)
+    ways = all_hops(programs, certificates, niceness=given.niceness)
     _say(f"{given.rounds} rounds, four ways, {given.seconds:g} s a load")
     samples = measure(ways, programs, rounds=given.rounds, seconds=given.seconds, say=_say)
     _say("memory")

@@ -62,9 +62,13 @@ class Compiled:
 
 @dataclass(frozen=True)
 class Ours:
-    """`caa relay` and the pod VM's forwarder, started as on a node and in a pod VM."""
+    """`caa relay` and the pod VM's forwarder, started as on a node and in a pod VM, but for their niceness.
+
+    They run at -10 by themselves; the others do not, and a comparison wants one for all.
+    """
 
     certificates: Path
+    niceness: int
     name: str = "ours"
 
     @contextmanager
@@ -73,7 +77,7 @@ class Ours:
         command = forwarder.command(
             "-listen", f"127.0.0.1:{port}", "-kata-agent-socket", str(agent),
             "-ca-cert-file", str(self.certificates / "ca.pem"), "-cert-file", str(self.certificates / "server.pem"),
-            "-cert-key", str(self.certificates / "server.key"),
+            "-cert-key", str(self.certificates / "server.key"), "-niceness", str(self.niceness),
         )  # fmt: skip
         with started(command, log) as program:
             wait_until(lambda: accepts(port), "the forwarder", log)
@@ -87,6 +91,7 @@ class Ours:
             pods_dir=str(sockets / "pods"),
             run_dir=str(sockets),
             state_dir=str(folder / "state"),
+            extra=("--niceness", str(self.niceness)),
         )
         with started(command, log) as program:
             wait_until(control.exists, "the relay", log)
@@ -105,10 +110,10 @@ class Ours:
         await client.close()
 
 
-def all_hops(programs: Programs, certificates: Path) -> Sequence[Hops]:
+def all_hops(programs: Programs, certificates: Path, *, niceness: int) -> Sequence[Hops]:
     """Ours first, then what it is compared with."""
     return (
-        Ours(certificates),
+        Ours(certificates, niceness),
         Compiled("c", programs.c_relay, certificates),
         Compiled("go", programs.go_proxy, certificates),
     )
