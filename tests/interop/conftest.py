@@ -19,11 +19,12 @@ FOLDER = Path(__file__).parent
 SOURCES = FOLDER.parents[1] / "caa" / "wire" / "proto" / "src"
 MESSAGES = ("agent", "csi", "health", "network_types", "oci")
 MODULE = "peerpods.test/interop"
+CASES = ("check", "sizes", "flight", "errors", "unimplemented", "metadata", "deadline", "midframe", "pair")
 
 
 @pytest.fixture(scope="session")
 def go_programs() -> Path:
-    """The folder that holds `client` and `server`, built from our `.proto` and the published ttrpc."""
+    """The folder that holds `client`, `server` and `certs`, built from our `.proto` and the published ttrpc."""
     build = FOLDER / "build"
     _go("build", "-o", f"{build}/", "google.golang.org/protobuf/cmd/protoc-gen-go")
     names = [f"caa/wire/proto/{name}.proto" for name in MESSAGES]
@@ -42,13 +43,19 @@ def go_programs() -> Path:
         ],
         check=True,
     )
-    _go("build", "-o", f"{build}/", "./client", "./server")
+    _go("build", "-o", f"{build}/", "./client", "./server", "./certs")
     return build
 
 
 def _go(*words: str) -> None:
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}
     subprocess.run(["go", *words], cwd=FOLDER / "go", env=environment, check=True, timeout=900)
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> str:
+    """Each of the Go client's cases that hold whatever is on the way."""
+    return str(request.param)
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from caa.wire.status import RpcError
 pytestmark = [pytest.mark.needs("go"), pytest.mark.needs("protoc")]
 
 AGENT = "grpc.AgentService"
-CASES = ("check", "sizes", "flight", "errors", "unimplemented", "metadata", "deadline", "midframe")
 SIZES = (0, 1, 1000, 4095, 4096, 65_536, 1 << 20, 3 << 20)
 
 
@@ -38,7 +37,6 @@ async def played(programs: Path, socket: Path, case: str) -> str:
 
 
 @pytest.mark.timeout(900)  # the first one builds
-@pytest.mark.parametrize("case", CASES)
 async def test_go_calls_us(go_programs: Path, served: Path, case: str) -> None:
     assert await played(go_programs, served, case) == f"ok {case}\n"
 
@@ -59,7 +57,7 @@ async def go_server(go_programs: Path, folder: Path) -> AsyncIterator[Any]:
         stdout=subprocess.PIPE,
     )
     assert server.stdout is not None
-    assert await server.stdout.readline() == b"ready\n"
+    assert (await server.stdout.readline()).startswith(b"ready ")
     yield server
     assert server.stdin is not None
     server.stdin.close()

@@ -1,6 +1,6 @@
 module peerpods.test/interop
 
-go 1.19
+go 1.24
 
 require (
 	github.com/containerd/ttrpc v1.2.7

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"peerpods.test/interop/ends"
 	"peerpods.test/interop/kata"
 	"peerpods.test/interop/script"
 )
@@ -33,6 +34,9 @@ var cases = []struct {
 	{"metadata", (*session).metadata},
 	{"deadline", (*session).deadline},
 	{"midframe", (*session).midframe},
+	{"pair", (*session).pair},
+	{"edited", (*session).edited},
+	{"untouched", (*session).untouched},
 }
 
 var allSizes = []int{0, 1, 1000, 4095, 4096, 65536, 1 << 20, 3 << 20}
@@ -176,7 +180,7 @@ func (s *session) deadline() error {
 
 // deadlineOfTheServer sends a bounded call whose client does not watch the clock: the other side has to.
 func (s *session) deadlineOfTheServer() error {
-	connection, err := net.Dial("unix", s.socket)
+	connection, err := s.dial()
 	if err != nil {
 		return err
 	}
@@ -199,7 +203,7 @@ func (s *session) deadlineOfTheServer() error {
 // midframe dies in the middle of a request while another call of its connection waits; others go on.
 func (s *session) midframe() error {
 	for _, size := range []int{1, 9, 10, 11, 40, 100_000} {
-		connection, err := net.Dial("unix", s.socket)
+		connection, err := s.dial()
 		if err != nil {
 			return err
 		}
@@ -211,7 +215,11 @@ func (s *session) midframe() error {
 			return err
 		}
 		time.Sleep(20 * time.Millisecond)
-		if err := connection.Close(); err != nil {
+		end := ends.Abort
+		if size%2 == 0 {
+			end = net.Conn.Close
+		}
+		if err := end(connection); err != nil {
 			return err
 		}
 		if err := s.writeAndRead(5000); err != nil {
@@ -219,4 +227,31 @@ func (s *session) midframe() error {
 		}
 	}
 	return nil
+}
+
+// pair calls on two connections at once, as the shims do; the second goes on when the first has gone.
+func (s *session) pair() error {
+	first, err := open(s.dial)
+	if err != nil {
+		return err
+	}
+	defer first.client.Close()
+	second, err := open(s.dial)
+	if err != nil {
+		return err
+	}
+	defer second.client.Close()
+	results := make(chan error, 2)
+	for _, one := range []*session{first, second} {
+		go func(one *session) { results <- one.flight() }(one)
+	}
+	for range 2 {
+		if err := <-results; err != nil {
+			return err
+		}
+	}
+	if err := first.client.Close(); err != nil {
+		return err
+	}
+	return second.sizes()
 }

@@ -3,9 +3,11 @@
 //	WriteStdin         the CRC-32 (IEEE) of the data as `len`
 //	ReadStdout         `len` bytes of Pattern
 //	GetDiagnosticData  log_type "metadata": the value of the metadata key `container_id`;
-//	                   log_type "deadline": the milliseconds that are left, or "none"
+//	                   log_type "deadline": the milliseconds that are left, or "none";
+//	                   log_type "received": the last request of the method `container_id`, in base 64
 //	SignalProcess      fails with code `signal`, message `container_id` and two details (see Details)
 //	WaitProcess        waits until its call is over
+//	CreateSandbox      nothing, and so does CreateContainer; the request is kept
 //	Health.Check       SERVING; every other method is UNIMPLEMENTED
 package script
 
