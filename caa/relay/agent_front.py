@@ -5,6 +5,7 @@ from __future__ import annotations
 import posix
 
 from caa.datapath.frames import CANCELLED, INTERNAL, INVALID_ARGUMENT, UNAVAILABLE, Refused
+from caa.datapath.loop import say
 from caa.datapath.mux import Mux
 from caa.datapath.sockets import listen_unix
 from caa.datapath.tls import TlsError, client_context
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 
 SOCKET = "agent.ttrpc"
+# What relay and node put into their directories; a leading dot is a file on its way to its name.
+_OUR_NAMES = (".", SOCKET, "hypervisor.sock", "node.", "relay.", "pods", "stops", "tls", "cluster-id")
 
 
 class Link:
@@ -205,8 +208,17 @@ def _remove(directory: str) -> None:
 
 
 def own_directory(path: str) -> None:
-    """Make a directory with mode 0700, or make ours so. Its parent must exist. Raises `OSError`."""
+    """Make a directory with mode 0700. Its parent must exist. Raises `OSError`.
+
+    One that is there already (a hostPath, which the kubelet makes 0755) is closed to others only when nothing but ours
+    lies in it: with a setting like `/run` that would lock out every user. The sockets have a mode of their own.
+    """
     try:
         posix.mkdir(path, 0o700)
     except FileExistsError:
-        posix.chmod(path, 0o700)
+        if not posix.stat(path).st_mode & 0o077:
+            return
+        if all(name.startswith(_OUR_NAMES) for name in posix.listdir(path)):
+            posix.chmod(path, 0o700)
+        else:
+            say(f"{path} is open to other users and holds more than our files: its mode is left as it is")

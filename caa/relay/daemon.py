@@ -65,7 +65,7 @@ class Relay:
         self._take_lock()
         hypervisor = settings.text("hypervisor-socket")
         _refuse_second(hypervisor)
-        _make_parents(hypervisor.rpartition("/")[0])
+        _prepare("hypervisor-socket", hypervisor.rpartition("/")[0])
         stops = Stops(f"{settings.text('state-dir')}/stops")
         node = f"{settings.text('run-dir')}/{NODE_SOCKET}"
         agents = AgentFront(self.loop, settings.text("pods-dir"))
@@ -132,7 +132,7 @@ def _refuse_second(path: str) -> None:
 
 
 def _prepare(name: str, path: str) -> None:
-    """Make a folder with mode 0700 and prove that it can be written to."""
+    """Make a folder, closed to others as far as it is ours alone, and prove that it can be written to."""
     probe = f"{path}/.relay-{posix.getpid()}"
     try:
         _make_parents(path.rpartition("/")[0])

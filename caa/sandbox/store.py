@@ -110,7 +110,6 @@ async def open_store(path: Path) -> SqliteStore:
 def _open(path: Path) -> tuple[sqlite3.Connection, int]:
     with _translated(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.parent.chmod(0o700)
         lock = _locked(path.with_name(path.name + ".lock"))
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # before SQLite makes it 0644

@@ -188,7 +188,6 @@ class ManualCertificates:
 def _create_authority(state_dir: Path, now: datetime) -> None:
     """Make the folder whole under another name, then rename it: there is never half a CA, and never two."""
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    state_dir.chmod(0o700)
     made = state_dir / f".tls.{os.getpid()}.{os.urandom(4).hex()}"
     made.mkdir(mode=0o700)
     authority = pki.create_authority(CLIENT_ORGANISATION, "peer pods node CA", lifetime=CA_LIFETIME, now=now)
