@@ -68,7 +68,7 @@ async def begin(paths: Paths, number: int, *, kind: Kind = Kind.GO) -> Guest:
     played = Played(timings_ms={"start": _since(began)})
     guest = Guest(name, address, pod, web, played)
     inner = observe.node_steps(await _text(paths.log("node")), sandbox=pod.sandbox_id, began=wall)
-    for console in await asyncio.to_thread(lambda: list(paths.vms.rglob(f"{guest.instance_name}/console*"))):
+    for console in await asyncio.to_thread(lambda: list(paths.vms.glob(f"*/{guest.instance_name}/console*"))):
         inner += observe.guest_milestones(await _text(console), monotonic)
     calls = [Span(one.name, one.began_ms, one.took_ms) for one in pod.timings]
     played.spans = sorted([*calls, *inner], key=lambda span: span.start_ms)

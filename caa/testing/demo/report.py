@@ -28,6 +28,7 @@ class Result:
     network: dict[str, Any] = field(default_factory=dict)
     left_over: dict[str, list[str]] = field(default_factory=dict)
     error: str = ""
+    logs: list[str] = field(default_factory=list)  # the end of every log, when something failed
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import shlex
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,13 +41,15 @@ class Plan:
 
 @dataclass
 class Stage:
-    """Where a left-over could be."""
+    """Where a left-over could be, and which empty folders the parts keep for the next pod."""
 
     paths: Paths
     groups: list[Path] = field(default_factory=list)
 
     async def look(self) -> world.Snapshot:
-        return await asyncio.to_thread(world.snapshot, [self.paths.pods, self.paths.vms / "vms"], self.groups)
+        folders = [self.paths.pods, self.paths.vms, self.paths.state / "stops"]
+        places = world.Places(folders, self.paths.state / "node.db", self.groups)
+        return await asyncio.to_thread(world.snapshot, places)
 
     async def settled(self, earlier: world.Snapshot, ignore: Sequence[str] = ()) -> dict[str, list[str]]:
         """What is left over once nothing changes any more, or after the bound; without the kinds in `ignore`."""
@@ -53,9 +57,17 @@ class Stage:
         while True:
             found = (await self.look()).more_than(earlier)
             left = {kind: lines for kind, lines in found.items() if kind not in ignore}
+            left["files"] = sorted(set(left.get("files", ())) - self._kept())
+            if not left["files"]:
+                del left["files"]
             if not left or time.monotonic() > end:
                 return left
             await asyncio.sleep(0.05)
+
+    def _kept(self) -> set[str]:
+        state = self.paths.vms
+        mine = (self.paths.pods, self.paths.state / "stops", state, state / "lock", state / "vms", state / "addresses")
+        return {str(path) for path in mine}
 
 
 async def run(plan: Plan) -> Result:
@@ -74,7 +86,8 @@ async def run(plan: Plan) -> Result:
             result.left_over = await stage.settled(ready, ignore=DAEMONS_OWN)
     except Exception as error:  # whatever went wrong is told, and the daemons must not stay
         result.error = f"{type(error).__name__}: {error}"
-        plan.say(*_logs(stage.paths))
+        result.logs = _logs(stage.paths)
+        plan.say(*result.logs)
     finally:
         await daemons.stop()
     if not result.left_over:
@@ -112,17 +125,22 @@ async def _keep(plan: Plan, *, paths: Paths, guest: play.Guest) -> None:
     socket = paths.pods / guest.pod.sandbox_id / "agent.ttrpc"
     plan.say(
         "The pod runs until Ctrl-C. In another terminal, as root:",
-        f"  python -m caa.testing.shim exec {socket} {guest.web.container} -- /bin/sh",
-        f"  python -m caa.testing.shim exec {socket} {guest.web.container} -- wget -q -O - http://127.0.0.1/",
+        f"  {_execute(socket, guest)} /bin/sh",
+        f"  {_execute(socket, guest)} wget -q -O - http://127.0.0.1/",
     )
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.Event().wait()
 
 
+def _execute(socket: Path, guest: play.Guest) -> str:
+    python = shlex.quote(sys.executable)
+    return f"{python} -m caa.testing.shim exec {socket} {guest.web.container} --"
+
+
 def _logs(paths: Paths) -> list[str]:
     """The end of every log and console, for a demo that failed."""
     lines = []
-    for path in (paths.log("relay"), paths.log("node"), *paths.vms.rglob("console*")):
+    for path in (paths.log("relay"), paths.log("node"), *paths.vms.glob("*/*/console*")):
         if path.is_file():
             lines += [f"--- {path.name}", *path.read_text(errors="replace").splitlines()[-25:]]
     return lines

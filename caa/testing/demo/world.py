@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import re
+import sqlite3
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -80,6 +82,7 @@ class Snapshot:
     nft_rules: frozenset[str]
     mounts: frozenset[str]
     cgroups: frozenset[str]
+    records: frozenset[str]
     files: frozenset[str]
 
     def more_than(self, earlier: "Snapshot") -> dict[str, list[str]]:
@@ -89,11 +92,20 @@ class Snapshot:
         return {kind: lines for kind, lines in extra.items() if lines}
 
 
-def snapshot(folders: Sequence[Path], groups: Sequence[Path] = ()) -> Snapshot:
-    """Look at the whole demo namespace; `folders` are searched for files, `groups` are cgroups that are ours.
+@dataclass(frozen=True)
+class Places:
+    """Where to look beside the namespaces: folders, the node's store, and the cgroups that are ours.
 
     Cgroups have no namespace of their own here, so those of other programs on this machine must be left out.
     """
+
+    folders: Sequence[Path]
+    store: Path
+    groups: Sequence[Path] = ()
+
+
+def snapshot(places: Places) -> Snapshot:
+    """Look at everything."""
     return Snapshot(
         processes=frozenset(_processes()),
         namespaces=frozenset(path.name for path in NETNS.iterdir()),
@@ -102,8 +114,9 @@ def snapshot(folders: Sequence[Path], groups: Sequence[Path] = ()) -> Snapshot:
         sockets=frozenset(_sockets()),
         nft_rules=frozenset(run("nft", "list", "ruleset").splitlines()),
         mounts=frozenset(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()),
-        cgroups=frozenset(str(path) for group in groups if group.exists() for path in (group, *_below(group))),
-        files=frozenset(str(path) for folder in folders if folder.exists() for path in folder.rglob("*")),
+        cgroups=frozenset(str(path) for group in places.groups for path in _below(group) if path.is_dir()),
+        records=frozenset(_records(places.store)),
+        files=frozenset(str(path) for folder in places.folders for path in _below(folder)),
     )
 
 
@@ -139,10 +152,19 @@ def _sockets() -> Iterator[str]:
                 yield f"{table} {words[1]}"
 
 
-def _below(group: Path) -> Iterator[Path]:
-    """The cgroups below one; they may go while we look."""
-    with contextlib.suppress(FileNotFoundError):
-        yield from (path for path in group.rglob("*") if path.is_dir())
+def _below(top: Path) -> Iterator[Path]:
+    """A path and all below it, nothing when it does not exist. What goes while we look is not there any more."""
+    if top.exists():
+        yield top
+    for folder, folders, files in os.walk(top):  # which, unlike rglob, passes over a folder that vanishes
+        yield from (Path(folder, name) for name in (*folders, *files))
+
+
+def _records(store: Path) -> Iterator[str]:
+    """The sandboxes that the node has on record."""
+    if store.exists():
+        with contextlib.closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as connection:
+            yield from (str(row[0]) for row in connection.execute("SELECT id FROM sandboxes"))
 
 
 def groups_of(instance: str) -> list[Path]:
