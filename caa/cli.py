@@ -152,7 +152,12 @@ def run_relay(world: World, settings: Settings) -> None:
             f"{settings[PROXY_TIMEOUT]:g}",
         ),
     )
-    world.replace(command[0], command, world.environ)
+    world.replace(command[0], command, _bare(world.environ))
+
+
+def _bare(environ: Mapping[str, str]) -> dict[str, str]:
+    """What an interpreter may need to start. The rest stays here: cloud credentials are none of the relay's business."""
+    return {name: environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TZ") if name in environ}
 
 
 def driver_sections(world: World) -> dict[str, Sequence[AnySetting]]:

@@ -111,14 +111,14 @@ def test_logs_are_set_up_with_the_secrets_to_hide() -> None:
 
 
 def test_relay_becomes_a_lean_process() -> None:
-    stage = Stage({"CONTROL_PLANE_GRACE": "90s", "PATH": "/bin"})
+    stage = Stage({"CONTROL_PLANE_GRACE": "90s", "PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "not for the relay"})
     assert main(["relay", "--socket", "/s", "-pods-dir", "/p", "--run-dir=/r", "--state-dir=/v"], stage) == 0
     ((program, words, environ),) = stage.replaced
     assert program == words[0] == sys.executable
     text = " ".join(words)
     assert "--hypervisor-socket /s --pods-dir /p --run-dir /r --state-dir /v" in text
     assert "--grace-seconds 90 --dial-timeout-seconds 300" in text
-    assert environ["PATH"] == "/bin"
+    assert environ == {"PATH": "/bin"}
 
 
 def test_demo_gets_its_arguments_untouched() -> None:
