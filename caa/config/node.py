@@ -2,6 +2,7 @@
 
 from caa.config.identity import IDENTITY_ROWS
 from caa.config.kinds import BOOL, NETWORKS, STRING, IPNetwork, choice, integer, matching
+from caa.config.lifetimes import LIFETIME_ROWS
 from caa.config.relay import RELAY_ROWS
 from caa.config.setting import AnySetting, Setting
 from caa.config.tls_rows import TLS_ROWS
@@ -140,6 +141,7 @@ NODE_ROWS: tuple[AnySetting, ...] = (
     FORWARDER_PORT,
     *TLS_ROWS,
     *NETWORK_ROWS,
+    *LIFETIME_ROWS,
     INITDATA,
     ENABLE_SCRATCH_SPACE,
     CLOUD_CONFIG_VERIFY,

@@ -39,7 +39,8 @@ def _key(row: AnySetting) -> str:
 
 def _line(row: AnySetting) -> str:
     default = row.kind.show(row.default)
-    marks = [mark for mark, on in (("required", row.required), ("secret", row.secret)) if on]
+    said = (("required", row.required), ("secret", row.secret), ("live", row.live))
+    marks = [mark for mark, on in said if on]
     meaning = row.help + (f" ({', '.join(marks)})" if marks else "")
     cells = (
         f"`{row.env}`" if row.env else "",

@@ -27,7 +27,8 @@ class Setting(Generic[T]):
     """One setting. `env` and `flag` are "" where the setting has none; `flag` is written without dashes.
 
     `default` is a value of the kind, not text. A `required` setting must come from the environment or a flag, and
-    not be empty. The value of a `secret` one is never printed.
+    not be empty. The value of a `secret` one is never printed. A `live` one takes effect without a restart when its
+    file in the settings directory changes.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Setting(Generic[T]):
     flag: str = ""
     secret: bool = False
     required: bool = False
+    live: bool = False
 
     @property
     def label(self) -> str:

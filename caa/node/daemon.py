@@ -14,8 +14,9 @@ from typing import Any
 import structlog
 
 from caa.config import node, relay
+from caa.config.lifetimes import DRAIN_GRACE
 from caa.config.load import Settings
-from caa.errors import CaaError, ConfigError
+from caa.errors import ConfigError
 from caa.model.instance import Severity
 from caa.node.hypervisor_api import HypervisorApi, announce_on
 from caa.node.parts import Parts, assembled, socket_of
@@ -27,8 +28,8 @@ from caa.wire.server import Server
 log = structlog.get_logger(__name__)
 
 SOCKET = "node.sock"
-_SWEEP_EVERY = 1800.0  # seconds, the GC_INTERVAL of later
 _RENEW_AT_LEAST = 60.0
+_UNDOING_SHARE = 1 / 3  # of DRAIN_GRACE is kept for the undoing of starts that did not finish
 
 
 async def run(settings: Settings) -> None:
@@ -72,6 +73,7 @@ class _Daemon:
     async def _serve(self, stack: AsyncExitStack, stops: StopFiles) -> None:
         hypervisor = HypervisorApi(self.parts.service, stops, announce_on())
         server = Server({**hypervisor.handlers(), **PodVMInfoApi(self.parts.service).handlers()})
+        stack.push_async_callback(self._undo_starts)
         stack.push_async_callback(server.close)
         stack.callback(self.parts.service.closing)  # runs first: hanging up on callers must not undo their starts
         await server.listen(str(socket_of(self.settings, SOCKET)))
@@ -91,6 +93,7 @@ class _Daemon:
         works = [
             self._background(),
             watch(self.parts.service, stops),
+            self.parts.abandonment.forever(),
             self._renew(),
         ]
         tasks = [asyncio.create_task(work) for work in works]
@@ -101,8 +104,19 @@ class _Daemon:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
+            await self._drain()
         finally:
             await _cancelled(told, *tasks)
+
+    async def _drain(self) -> None:
+        """Told to end: no new starts; what runs may finish."""
+        grace = self.settings[DRAIN_GRACE]
+        log.info("caa node drains", grace_s=grace)
+        await self.parts.service.drain(grace * (1 - _UNDOING_SHARE))
+
+    async def _undo_starts(self) -> None:
+        """The callers are hung up on by now, and the relay keeps their calls for the next process."""
+        await self.parts.service.undo_starts(self.settings[DRAIN_GRACE] * _UNDOING_SHARE)
 
     async def _background(self) -> None:
         """What may be slow: firewall, cloud, relay; then sweep for orphans for ever."""
@@ -111,8 +125,9 @@ class _Daemon:
             await self._verify()
         await self.parts.recovery.running()
         while True:
-            await _tolerated("sweep for orphans", self.parts.sweep.once)
-            await asyncio.sleep(_SWEEP_EVERY)
+            if self.parts.sweep.rules.enabled:
+                await _tolerated("sweep for orphans", self.parts.sweep.once)
+            await asyncio.sleep(self.parts.sweep.rules.interval)
 
     async def _verify(self) -> None:
         findings = await self.parts.provider.check()
@@ -136,8 +151,8 @@ async def _tolerated(what: str, act: Callable[[], Awaitable[Any]]) -> None:
     """Do what pods can live without; a failure is told once here and tried again by whoever comes next."""
     try:
         await act()
-    except CaaError as error:
-        log.error("failed, going on without", what=what, error=str(error))
+    except Exception as error:  # also a driver's that breaks its contract: pods run on without
+        log.error("failed, going on without", what=what, error=f"{type(error).__name__}: {error}")
 
 
 async def _cancelled(*tasks: "asyncio.Task[Any]") -> None:

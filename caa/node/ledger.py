@@ -1,6 +1,7 @@
-"""The ledger of a node without Kubernetes: nothing is written down beside the store."""
+"""A node without Kubernetes: nothing is written down beside the store, and nobody can be asked about a pod."""
 
 from caa.model.sandbox import Sandbox
+from caa.sandbox.ports import PodState
 
 
 class NullLedger:
@@ -14,3 +15,10 @@ class NullLedger:
 
     async def release(self, sandbox: Sandbox) -> None:
         """Nothing to remove."""
+
+
+class NullWitness:
+    """`PodWitness` that knows nothing: the grace periods alone decide."""
+
+    async def state(self, sandbox: Sandbox) -> PodState:  # noqa: ARG002
+        return PodState.UNKNOWN

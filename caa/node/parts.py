@@ -1,23 +1,25 @@
 """From settings to the concrete parts of the node: the one place that knows which class stands behind which seam."""
 
+import asyncio
 import socket
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from caa.config import identity, node, relay, tls_rows
+from caa.config import identity, lifetimes, node, relay, tls_rows
 from caa.config.load import Settings
 from caa.model.instance import Owner
 from caa.net.worker import VxlanNetworking
 from caa.node.boot_data import GuestSettings, UserData, default_initdata
-from caa.node.ledger import NullLedger
+from caa.node.ledger import NullLedger, NullWitness
 from caa.node.links import LinkTls, RelayLinks
 from caa.node.system import SystemClock, boot_id, own_cluster
 from caa.provider.contract import Provider
 from caa.provider.observed import Observed
 from caa.provider.registry import driver
+from caa.sandbox.abandoned import Abandonment, Graces
 from caa.sandbox.boot import Recovery
-from caa.sandbox.orphans import Sweep
+from caa.sandbox.orphans import Rules, Sweep
 from caa.sandbox.ports import World
 from caa.sandbox.service import Limits, SandboxService
 from caa.sandbox.steps import Connect, Launch, Link, Note, Own, Step
@@ -40,6 +42,7 @@ class Parts:
     service: SandboxService
     recovery: Recovery
     sweep: Sweep
+    abandonment: Abandonment
 
 
 async def assembled(settings: Settings) -> Parts:
@@ -63,7 +66,7 @@ async def assembled(settings: Settings) -> Parts:
         Connect(networking),
         Link(links),
     ]
-    limits = Limits(name=provider.capabilities.name_limit)
+    limits = Limits(start=settings[lifetimes.START_TIMEOUT], name=provider.capabilities.name_limit)
     service = SandboxService(world, steps, clock=clock, boot_id=booted, limits=limits)
     return Parts(
         provider=provider,
@@ -73,7 +76,33 @@ async def assembled(settings: Settings) -> Parts:
         store=store,
         service=service,
         recovery=Recovery(service=service, links=links, provider=provider, owner=owner, boot_id=booted),
-        sweep=Sweep(provider=provider, store=store, owner=owner, clock=clock),
+        sweep=Sweep(provider=provider, store=store, owner=owner, clock=clock, rules=gc_rules(settings)),
+        abandonment=Abandonment(
+            service=service,
+            links=links,
+            witness=NullWitness(),
+            graces=graces(settings),
+            now=asyncio.get_running_loop().time,
+        ),
+    )
+
+
+def gc_rules(settings: Settings) -> Rules:
+    """What the operator says about sweeps."""
+    return Rules(
+        enabled=settings[lifetimes.ENABLE_GC],
+        interval=settings[lifetimes.GC_INTERVAL],
+        grace=settings[lifetimes.GC_GRACE_PERIOD],
+        dry_run=settings[lifetimes.GC_DRY_RUN],
+    )
+
+
+def graces(settings: Settings) -> Graces:
+    """What the operator says about sandboxes that nobody attends to."""
+    return Graces(
+        unstarted=settings[lifetimes.UNSTARTED_GRACE],
+        unopened=settings[lifetimes.UNOPENED_GRACE],
+        closed=settings[lifetimes.CLOSED_GRACE],
     )
 
 

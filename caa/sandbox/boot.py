@@ -89,9 +89,13 @@ class Recovery:
         links = await _asked(self.links.list(), "the relay's links")
         listed = await _asked(self.provider.list_owned(self.owner), "the cloud's instances")
         instances = None if listed is None else {one.id for one in listed}
-        await asyncio.gather(
-            *(self._apply(one, decide_running(one, links=links, instances=instances)) for one in running)
-        )
+        decisions = [(one, decide_running(one, links=links, instances=instances)) for one in running]
+        await asyncio.gather(*(self._compared(one, action) for one, action in decisions))
+
+    async def _compared(self, record: Sandbox, action: Action) -> None:
+        await self._apply(record, action)
+        if action not in _UNDONE:
+            await _asked(self.service.repair_network(record.id), f"the tunnel of {record.id}")
 
     async def _apply(self, record: Sandbox, action: Action) -> None:
         log.info("found a sandbox", sandbox=record.id, phase=record.phase, action=action.name, reason=action.value)
@@ -109,6 +113,6 @@ class Recovery:
 async def _asked(question: Awaitable[T], what: str) -> T | None:
     try:
         return await question
-    except CaaError as error:
-        log.warning("could not ask at start, keeping what runs", what=what, error=str(error))
+    except Exception as error:  # a driver that breaks its contract must not end every start of the node
+        log.warning("could not be looked at, keeping what runs", what=what, error=f"{type(error).__name__}: {error}")
         return None

@@ -6,6 +6,7 @@ Deadlines are points of the running event loop's clock (`loop.time()`), None mea
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 from caa.model.ids import SandboxId
@@ -106,6 +107,21 @@ class Ledger(Protocol):
     async def note(self, sandbox: Sandbox) -> None: ...
 
     async def release(self, sandbox: Sandbox) -> None: ...
+
+
+class PodState(StrEnum):
+    """What Kubernetes says about the pod of a sandbox."""
+
+    RUNS = "running"  # it still uses this sandbox
+    ENDED = "ended"  # it is gone, has ended, or uses another sandbox
+    UNKNOWN = "unknown"  # it cannot be asked, or cannot tell
+
+
+class PodWitness(Protocol):
+    """Kubernetes as a witness, asked only about sandboxes that nobody seems to attend to."""
+
+    async def state(self, sandbox: Sandbox) -> PodState:
+        """Never raises: what cannot be asked is UNKNOWN. Asked every few seconds, so an answer from memory is best."""
 
 
 class Clock(Protocol):

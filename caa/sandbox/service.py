@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +22,8 @@ from caa.sandbox import starting
 from caa.sandbox.life import Life
 from caa.sandbox.machine import Event, after
 from caa.sandbox.ports import Clock, World
-from caa.sandbox.steps import Link, Step
+from caa.sandbox.steps import Connect, Link, Step
+from caa.sandbox.tasks import Tasks
 from caa.sandbox.undo import undo, until_done
 
 log = structlog.get_logger(__name__)
@@ -46,12 +48,13 @@ class SandboxService:
         self._steps = steps
         self._clock = clock
         self._boot_id = boot_id
-        self._limits = limits
+        self.limits = limits
         self._lives: dict[SandboxId, Life] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks()
         self._creating: dict[SandboxId, asyncio.Task[Any]] = {}
         self._changed = asyncio.Event()
         self._closing = False
+        self._draining = False
 
     async def load(self) -> Sequence[Sandbox]:
         """Read the store; the sandboxes are known from here on."""
@@ -114,7 +117,7 @@ class SandboxService:
                 await self._world.store.add(record)
             except BaseException:  # written or not, nobody knows: remove it
                 life.record = replace(record, phase=after(record.phase, Event.STOP))
-                life.teardown = self._spawn(self._teardown(life))
+                life.teardown = self._tasks.spawn(self._teardown(life))
                 raise
             life.stored = True
         log.info("sandbox created", sandbox=record.id, instance=record.instance_name)
@@ -145,11 +148,11 @@ class SandboxService:
     def _unique_name(self, sandbox: SandboxId, pod_name: str) -> str:
         """The known form, unless another sandbox has it: ids that are not random may share their first characters,
         and one name is one instance."""
-        name = instance_name(pod_name, sandbox, limit=self._limits.name)
+        name = instance_name(pod_name, sandbox, limit=self.limits.name)
         if all(one.instance_name != name or one.id == sandbox for one in self.records()):
             return name
         tail = "-" + hashlib.sha256(sandbox.encode()).hexdigest()[:10]
-        return instance_name(pod_name, sandbox, limit=self._limits.name - len(tail)) + tail
+        return instance_name(pod_name, sandbox, limit=self.limits.name - len(tail)) + tail
 
     # StartVM
 
@@ -163,20 +166,22 @@ class SandboxService:
         life = self._lives.get(sandbox)
         if life is None:
             raise NotFound(f"StartVM: sandbox {sandbox} is not known; CreateVM comes first")
-        bound = starting.bounded(deadline, now=asyncio.get_running_loop().time(), limit=self._limits.start)
+        bound = starting.bounded(deadline, now=asyncio.get_running_loop().time(), limit=self.limits.start)
         life.waiting += 1
         try:
             await self._start(life, deadline=deadline, bound=bound)
         except asyncio.CancelledError:
             if life.waiting == 1 and not self._closing:
                 log.warning("the caller of StartVM is gone: undoing the start", sandbox=sandbox)
-                self._spawn(self._begin_stop(life))
+                self._tasks.spawn(self._begin_stop(life))
             raise
         finally:
             life.waiting -= 1
 
     async def _start(self, life: Life, *, deadline: float | None, bound: float) -> None:
         while life.record.phase is not Phase.RUNNING:
+            if self._draining and (life.work is None or life.work.done()):
+                await asyncio.Event().wait()  # until the connection closes: the relay asks the next process
             async with life.lock:
                 if life.work is None or life.work.done():
                     record = starting.begun(life.record)
@@ -202,13 +207,13 @@ class SandboxService:
             raise failure
 
     def _work(self, life: Life, work: Coroutine[Any, Any, CaaError | None]) -> None:
-        life.work = self._spawn(work)
+        life.work = self._tasks.spawn(work)
         life.work.add_done_callback(lambda _: self._worked(life))
 
     def _worked(self, life: Life) -> None:
         """A start that failed and could not be undone in one go becomes a stop, which tries for ever."""
         if life.record.phase is Phase.STARTING and not self._closing:
-            self._spawn(self._begin_stop(life))
+            self._tasks.spawn(self._begin_stop(life))
 
     # StopVM
 
@@ -223,7 +228,7 @@ class SandboxService:
             await asyncio.wait({creating})
         life = self._lives.get(sandbox)
         if life is not None:
-            await asyncio.shield(self._spawn(self._begin_stop(life)))
+            await asyncio.shield(self._tasks.spawn(self._begin_stop(life)))
 
     async def _begin_stop(self, life: Life) -> None:
         try:
@@ -232,7 +237,7 @@ class SandboxService:
         finally:  # a full disk must not keep a pod VM alive
             if life.teardown is None and self._lives.get(life.id) is life:
                 log.info("sandbox stopping", sandbox=life.id)
-                life.teardown = self._spawn(self._teardown(life))
+                life.teardown = self._tasks.spawn(self._teardown(life))
 
     async def _teardown(self, life: Life) -> None:
         life.bind_log()
@@ -266,7 +271,21 @@ class SandboxService:
         life = self._lives.get(sandbox)
         if life is not None and life.record.phase is Phase.RUNNING:
             now = asyncio.get_running_loop().time()
-            await Link(self._world.links).up(life.record, now + self._limits.start)
+            await Link(self._world.links).up(life.record, now + self.limits.start)
+
+    async def repair_network(self, sandbox: SandboxId) -> None:
+        """Build what is missing of a running sandbox's tunnel; raises what `PodNetworking.connect` raises."""
+        life = self._lives.get(sandbox)
+        if life is not None and life.record.phase is Phase.RUNNING and life.record.tunnel is not None:
+            await Connect(self._world.network).up(life.record, None)
+
+    async def give_up(self, sandbox: SandboxId, phase: Phase) -> bool:
+        """Stop a sandbox that nobody attends to, if it is still in `phase` and nobody asks for it at this moment."""
+        life = self._lives.get(sandbox)
+        if life is None or life.record.phase is not phase or life.waiting or sandbox in self._creating:
+            return False
+        await self.stop(sandbox)
+        return True
 
     # PodVMInfo
 
@@ -297,8 +316,34 @@ class SandboxService:
 
     async def settled(self) -> None:
         """Wait until no task of the service runs: for tests, and for a drain."""
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        await self._tasks.settled()
+
+    async def drain(self, grace: float) -> None:
+        """Begin no start any more and let everything under way finish, for `grace` seconds at most.
+
+        A StartVM that comes now is left without an answer: the relay sends it to the next process.
+        """
+        self._draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._tasks.settled()
+
+    async def undo_starts(self, grace: float) -> None:
+        """After `closing`: undo the starts that run, so that the next process finds them as after CreateVM.
+
+        What cannot be undone in `grace` seconds keeps its record, and the next process goes on with it.
+        """
+        works = [life for life in self._lives.values() if life.work is not None and not life.work.done()]
+        undoing = [self._tasks.spawn(self._interrupt(life)) for life in works]
+        if undoing:
+            await asyncio.wait(undoing, timeout=grace)
+
+    async def _interrupt(self, life: Life) -> None:
+        assert life.work is not None
+        life.work.cancel()
+        await asyncio.wait({life.work})
+        if life.record.phase is Phase.STARTING:
+            await starting.clear_interrupted(life, self._world, steps=self._steps, sleep=self._clock.sleep)
 
     def closing(self) -> None:
         """From now on a caller that goes does not mean that its sandbox is given up: it is we who hang up."""
@@ -307,14 +352,11 @@ class SandboxService:
     async def close(self) -> None:
         """End the service's tasks. Records stay as they are: the next process carries on or cleans up."""
         self.closing()
-        while tasks := set(self._tasks):
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+        await self._tasks.end()
 
     async def _detached(self, work: Coroutine[Any, Any, None], sandbox: SandboxId) -> None:
         """Run `work` to its end even when the caller goes; then, nobody being there to stop the sandbox, stop it."""
-        task = self._creating[sandbox] = self._spawn(work)
+        task = self._creating[sandbox] = self._tasks.spawn(work)
         task.add_done_callback(lambda _: self._created(sandbox, task))
         try:
             await asyncio.wait({task})
@@ -331,18 +373,7 @@ class SandboxService:
 
     def _abandoned(self, sandbox: SandboxId) -> None:
         if not self._closing:
-            self._spawn(self.stop(sandbox))
-
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: "asyncio.Task[Any]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None and not isinstance(task.exception(), CaaError):
-            log.error("a task of the sandbox service failed", exc_info=task.exception())
+            self._tasks.spawn(self.stop(sandbox))
 
     def _notify(self) -> None:
         self._changed.set()

@@ -5,7 +5,7 @@ from typing import Any
 from caa.errors import ProviderError
 from caa.model.ids import InstanceId, SandboxId
 from caa.model.instance import Instance, Owner
-from caa.sandbox.orphans import Sweep, unknown
+from caa.sandbox.orphans import Counts, Rules, Sweep, unknown
 
 ONE = SandboxId("a" * 64)
 
@@ -20,9 +20,13 @@ def instance(number: int, *, name: str = "", sandbox: str = "", created_at: floa
     )
 
 
-def sweep(bench: Any) -> Sweep:
+def sweep(bench: Any, **rules: Any) -> Sweep:
     return Sweep(
-        provider=bench.provider, store=bench.store, owner=Owner(cluster="c1", node="n1"), clock=bench.clock, grace=600
+        provider=bench.provider,
+        store=bench.store,
+        owner=Owner(cluster="c1", node="n1"),
+        clock=bench.clock,
+        rules=Rules(grace=600, **rules),
     )
 
 
@@ -45,18 +49,18 @@ async def test_what_a_record_claims_is_no_orphan(bench: Any) -> None:
 async def test_only_the_old_are_removed(bench: Any) -> None:
     bench.clock.now = 10_000.0
     put(bench, instance(1, created_at=9_400.0), instance(2, created_at=9_401.0))
-    assert await sweep(bench).once() == 1
+    assert (await sweep(bench).once()).removed == 1
     assert list(bench.provider.living) == ["x-2"]
 
 
 async def test_without_an_age_it_counts_from_the_first_sight(bench: Any) -> None:
     put(bench, instance(1))
     one = sweep(bench)
-    assert await one.once() == 0
+    assert (await one.once()).removed == 0
     bench.clock.now += 599
-    assert await one.once() == 0
+    assert (await one.once()).removed == 0
     bench.clock.now += 1
-    assert await one.once() == 1
+    assert (await one.once()).removed == 1
 
 
 async def test_one_that_went_and_came_is_seen_anew(bench: Any) -> None:
@@ -68,7 +72,7 @@ async def test_one_that_went_and_came_is_seen_anew(bench: Any) -> None:
     await one.once()
     put(bench, instance(1))
     bench.clock.now += 400
-    assert await one.once() == 0
+    assert (await one.once()).removed == 0
 
 
 async def test_a_refused_removal_does_not_stop_the_sweep(bench: Any) -> None:
@@ -76,6 +80,23 @@ async def test_a_refused_removal_does_not_stop_the_sweep(bench: Any) -> None:
     bench.faults.before["provider.delete"] = ProviderError("busy")
     bench.faults.times["provider.delete"] = 1
     one = sweep(bench)
-    assert await one.once() == 1
-    assert await one.once() == 1
+    assert (await one.once()).removed == 1
+    assert (await one.once()).removed == 1
     assert bench.provider.living == {}
+
+
+async def test_what_was_found_is_counted(bench: Any) -> None:
+    bench.clock.now = 10_000.0
+    await bench.service.create(ONE, bench.pod())
+    await bench.service.start(ONE)
+    put(bench, *(instance(number, created_at=1.0) for number in range(3)), instance(9, created_at=9_999.0))
+    bench.faults.before["provider.delete"] = ProviderError("busy")
+    bench.faults.times["provider.delete"] = 1
+    assert await sweep(bench).once() == Counts(owned=5, orphans=4, young=1, removed=2, failed=1)
+
+
+async def test_a_dry_run_only_says_it(bench: Any) -> None:
+    put(bench, instance(1, created_at=1.0))
+    bench.clock.now = 10_000.0
+    assert await sweep(bench, dry_run=True).once() == Counts(owned=1, orphans=1)
+    assert list(bench.provider.living) == ["x-1"]
