@@ -68,7 +68,7 @@ class Forwarder:
 
     __slots__ = ("_context", "_handshakes", "_mux", "_pod_namespace", "failed", "loop")
 
-    def __init__(self, loop: Loop, context: Any, pod_namespace: str) -> None:
+    def __init__(self, loop: Loop, context: Any, *, pod_namespace: str) -> None:
         """`context` is None without TLS."""
         self.loop = loop
         self.failed = False
@@ -202,7 +202,7 @@ def _leave(_signal: int, _frame: object) -> None:
 
 def _serve(settings: Flags) -> int:
     loop = Loop()
-    forwarder = Forwarder(loop, _context(settings), settings.text("pod-namespace"))
+    forwarder = Forwarder(loop, _context(settings), pod_namespace=settings.text("pod-namespace"))
     host, port = _address(settings.text("listen"))
     forwarder.serve_agent(_wait_for_agent(settings.text("kata-agent-socket"), settings.number("agent-timeout-seconds")))
     try:

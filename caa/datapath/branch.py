@@ -77,7 +77,7 @@ class Branch:
         self._sock = sock
         self._tls = tls
         self._read = reader(sock, tls)
-        self._outlet = Outlet(mux.loop, sock, tls)
+        self._outlet = Outlet(mux.loop, sock, tls=tls)
         self._part: bytearray | None = None  # a request that is not whole yet
         self._drop = 0  # bytes still to come of a request that is too large
         self._choked = False

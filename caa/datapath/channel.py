@@ -37,7 +37,7 @@ class Channel:
         self._owner = owner
         self._expected = expected
         self._splitter = Splitter(expected)
-        self._outlet = Outlet(loop, sock, None)
+        self._outlet = Outlet(loop, sock, tls=None)
         self.fd = sock.fileno()
         loop.add(self.fd, IN, handler=self._ready, crash=self._end)
 

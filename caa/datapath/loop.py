@@ -43,7 +43,7 @@ class Timer:
 
     __slots__ = ("_order", "call", "when")
 
-    def __init__(self, when: float, order: int, call: Callable[[], object] | None) -> None:
+    def __init__(self, when: float, order: int, *, call: Callable[[], object] | None) -> None:
         self.when = when
         self._order = order
         self.call = call
@@ -145,7 +145,7 @@ class Loop:
     def later(self, delay: float, call: Callable[[], object]) -> Timer:
         """Call once after `delay` seconds."""
         self._order += 1
-        timer = Timer(monotonic() + delay, self._order, call)
+        timer = Timer(monotonic() + delay, self._order, call=call)
         heappush(self._timers, timer)
         return timer
 

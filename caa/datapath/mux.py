@@ -76,7 +76,7 @@ class Mux:
     ) -> None:
         self.loop = loop
         self.watch = watch
-        self.outlet = Outlet(loop, sock, tls)
+        self.outlet = Outlet(loop, sock, tls=tls)
         self.write = self.outlet.write
         self.fd = sock.fileno()
         self.branches: list[Branch] = []

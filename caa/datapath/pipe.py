@@ -28,7 +28,7 @@ class Outlet:
 
     __slots__ = ("_loop", "fd", "rest", "write")
 
-    def __init__(self, loop: Loop, sock: Sock, tls: TlsObject | None) -> None:
+    def __init__(self, loop: Loop, sock: Sock, *, tls: TlsObject | None) -> None:
         self._loop = loop
         self.fd = sock.fileno()
         self.write: Callable[[bytes | bytearray | memoryview], int] = sock.send if tls is None else tls.write

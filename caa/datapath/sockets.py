@@ -54,7 +54,7 @@ class Listener:
 
     __slots__ = ("_accepted", "_loop", "_path", "_sock", "_uids", "fd")
 
-    def __init__(self, loop: Loop, sock: Sock, accepted: Callable[[Sock], object]) -> None:
+    def __init__(self, loop: Loop, sock: Sock, *, accepted: Callable[[Sock], object]) -> None:
         self._loop = loop
         self._sock = sock
         self._accepted = accepted
@@ -141,7 +141,7 @@ def listen_unix(loop: Loop, path: str, *, accepted: Callable[[Sock], object]) ->
         sock.close()
         unlink(fresh)
         raise
-    listener = Listener(loop, sock, accepted)
+    listener = Listener(loop, sock, accepted=accepted)
     listener.guard(path, allowed_uids())
     return listener
 
@@ -172,7 +172,7 @@ def listen_tcp(loop: Loop, host: str, *, port: int, accepted: Callable[[Sock], o
     except OSError:
         sock.close()
         raise
-    return Listener(loop, sock, accepted)
+    return Listener(loop, sock, accepted=accepted)
 
 
 def start_connect(host: str, port: int) -> Sock:

@@ -34,7 +34,7 @@ _ACK_TEXT = 1  # NLMSGERR_ATTR_MSG
 class KernelRefused(NetworkError):
     """An error acknowledgement: `errno` and the kernel's own sentence, "" when it gave none."""
 
-    def __init__(self, number: int, text: str = "", what: str = "") -> None:
+    def __init__(self, number: int, *, text: str = "", what: str = "") -> None:
         said = f"{os.strerror(number)} ({errno.errorcode.get(number, number)})" + (f": {text}" if text else "")
         super().__init__(f"the kernel refused to {what}: {said}" if what else said)
         self.errno = number
@@ -133,7 +133,7 @@ def verdict(ack: Message) -> KernelRefused | None:
     (code,) = _ERROR.unpack_from(ack.body)
     if code == 0:
         return None
-    return KernelRefused(-code, _ack_text(ack))
+    return KernelRefused(-code, text=_ack_text(ack))
 
 
 def _ack_text(ack: Message) -> str:

@@ -168,4 +168,4 @@ def _open_socket() -> socket.socket:
 def _check(message: codec.Message, what: str) -> None:
     refused = codec.verdict(message)
     if refused is not None:
-        raise codec.KernelRefused(refused.errno, refused.text, what)
+        raise codec.KernelRefused(refused.errno, text=refused.text, what=what)

@@ -36,7 +36,7 @@ class Link:
 
     __slots__ = ("_dialler", "_directory", "_front", "_listener", "_mux", "sandbox", "target", "waiters")
 
-    def __init__(self, front: AgentFront, sandbox: str, target: Target) -> None:
+    def __init__(self, front: AgentFront, sandbox: str, *, target: Target) -> None:
         self._front = front
         self._directory = f"{front.pods_dir}/{sandbox}"
         self._dialler: Dialler | None = None
@@ -125,7 +125,7 @@ class AgentFront:
 
     __slots__ = ("_contexts", "_links", "loop", "pods_dir", "watch")
 
-    def __init__(self, loop: Loop, pods_dir: str, watch: Watch | None = None) -> None:
+    def __init__(self, loop: Loop, pods_dir: str, *, watch: Watch | None = None) -> None:
         self.loop = loop
         self.pods_dir = pods_dir
         self.watch = watch or None
@@ -145,7 +145,7 @@ class AgentFront:
                 link.waiters.append(waiter)
                 return
         self.close(sandbox, "a newer request opens it towards another peer")
-        link = Link(self, sandbox, target)
+        link = Link(self, sandbox, target=target)
         link.dial(seconds, waiter)
         self._links[sandbox] = link
 

@@ -39,7 +39,7 @@ class Reply:
 
     __slots__ = ("_commands", "channel", "stream")
 
-    def __init__(self, commands: Commands, channel: Channel, stream: int) -> None:
+    def __init__(self, commands: Commands, channel: Channel, *, stream: int) -> None:
         self._commands = commands
         self.channel = channel
         self.stream = stream
@@ -60,7 +60,7 @@ class Commands:
 
     __slots__ = ("_dial_seconds", "_front", "_loop", "_waiting")
 
-    def __init__(self, loop: Loop, front: AgentFront, dial_seconds: float) -> None:
+    def __init__(self, loop: Loop, front: AgentFront, *, dial_seconds: float) -> None:
         self._loop = loop
         self._front = front
         self._dial_seconds = dial_seconds
@@ -89,7 +89,7 @@ class Commands:
             if request.service != SERVICE:
                 raise Refused(UNIMPLEMENTED, f"service {request.service} is not served here")
             if request.method == "Open":
-                self._open(Reply(self, channel, stream), request)
+                self._open(Reply(self, channel, stream=stream), request)
             elif request.method == "Close":
                 self._front.close(_sandbox(request.payload))
                 channel.send(answer(stream))

@@ -70,8 +70,8 @@ class Relay:
         node = f"{settings.text('run-dir')}/{NODE_SOCKET}"
         agents = AgentFront(self.loop, settings.text("pods-dir"))
         self._fronts.append(agents)
-        commands = Commands(self.loop, agents, settings.number("dial-timeout-seconds"))
-        courier = Courier(self.loop, node, stops)
+        commands = Commands(self.loop, agents, dial_seconds=settings.number("dial-timeout-seconds"))
+        courier = Courier(self.loop, node, stops=stops)
         front = HypervisorFront(self.loop, node, stops=stops, courier=courier, grace=settings.number("grace-seconds"))
         try:
             command_socket = f"{settings.text('run-dir')}/{COMMAND_SOCKET}"

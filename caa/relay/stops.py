@@ -66,7 +66,7 @@ class Courier:
 
     __slots__ = ("_channel", "_loop", "_node_path", "_pause", "_queue", "_stops", "_timer")
 
-    def __init__(self, loop: Loop, node_path: str, stops: Stops) -> None:
+    def __init__(self, loop: Loop, node_path: str, *, stops: Stops) -> None:
         self._loop = loop
         self._node_path = node_path
         self._stops = stops

@@ -19,7 +19,7 @@ class Detail(Protocol):
 class RpcError(CaaError):
     """What a peer answered, or what a handler wants the peer to read word for word."""
 
-    def __init__(self, code: Code, message: str, details: Iterable[Detail] = ()) -> None:
+    def __init__(self, code: Code, message: str, *, details: Iterable[Detail] = ()) -> None:
         super().__init__(message)
         self.code = code  # type: ignore[misc]  # the peer's code, per instance
         self.retryable = code in _RETRYABLE  # type: ignore[misc]
@@ -40,7 +40,7 @@ def error_of(status: Status) -> RpcError | None:
     if status.code == Code.OK:
         return None
     known = status.code in Code.__members__.values()
-    return RpcError(Code(status.code) if known else Code.UNKNOWN, status.message, status.details)
+    return RpcError(Code(status.code) if known else Code.UNKNOWN, status.message, details=status.details)
 
 
 def _sentence(error: Exception) -> str:

@@ -11,6 +11,18 @@ MEDIAN, NINETIETH, LONGEST = 8, 25, 50
 FILE_LINES = 400
 PARAMETERS, POSITIONAL = 5, 2
 
+# Python, not we, decides what these are called with: the end of a `with`, and operators that take three (`pow`).
+PYTHON_DECIDES = {"__exit__", "__aexit__", "__setitem__", "__set__", "__pow__"}
+
+# (path, function) -> why it may take more than two by position.
+WIDE: dict[tuple[str, str], str] = {
+    ("caa/logs.py", "__call__"): "structlog calls a processor with three values",
+    ("caa/cli.py", "__init__"): "not mended yet",
+    ("caa/node/boot_data.py", "__init__"): "not mended yet",
+    ("caa/node/hypervisor_api.py", "__init__"): "not mended yet",
+    ("caa/node/links.py", "__init__"): "not mended yet",
+}
+
 
 @pytest.fixture(scope="module")
 def functions(production: list[Source]) -> list[Function]:
@@ -75,11 +87,20 @@ def test_few_parameters(functions: list[Function]) -> None:
     nothing(wide)
 
 
-def test_beyond_two_parameters_all_are_keyword_only(functions: list[Function]) -> None:
-    # Python decides the parameters of `__exit__` and its like.
+def _is_wide(function: Function) -> bool:
+    return len(_own_parameters(function)[0]) > POSITIONAL and function.node.name not in PYTHON_DECIDES
+
+
+def test_beyond_two_parameters_all_are_keyword_only(production: list[Source]) -> None:
     broken = [
-        f"{function.where}: {', '.join(_own_parameters(function)[0])}"
-        for function in functions
-        if len(_own_parameters(function)[0]) > POSITIONAL and not function.node.name.startswith("__")
+        f"{one.where}: {', '.join(_own_parameters(one)[0])}"
+        for source in production
+        for one in source.functions()
+        if _is_wide(one) and (source.path, one.node.name) not in WIDE
     ]
     nothing(broken)
+
+
+def test_whatever_may_be_wide_still_is(production: list[Source]) -> None:
+    found = {(source.path, one.node.name) for source in production for one in source.functions() if _is_wide(one)}
+    nothing(" ".join(one) for one in WIDE.keys() - found)

@@ -102,7 +102,7 @@ async def _fail(request: agent.SignalProcessRequest, call: Call) -> ttrpc.Empty:
     details = [ttrpc.Any(), ttrpc.Any()]
     details[0].Pack(health.CheckRequest(service="why"))
     details[1].Pack(agent.SetPolicyRequest(policy="deny"))
-    raise RpcError(Code(request.signal), request.container_id, details)
+    raise RpcError(Code(request.signal), request.container_id, details=details)
 
 
 async def _wait(request: agent.WaitProcessRequest, call: Call) -> agent.WaitProcessResponse:

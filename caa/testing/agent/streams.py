@@ -126,7 +126,7 @@ class Writer:
 class Streams:
     """The three streams of one process as the agent's calls see them; a terminal has no stderr."""
 
-    def __init__(self, stdin: Writer, stdout: Reader, stderr: Reader | None, terminal: int | None = None) -> None:
+    def __init__(self, stdin: Writer, stdout: Reader, *, stderr: Reader | None, terminal: int | None = None) -> None:
         self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
@@ -163,7 +163,7 @@ class Pipes:
 
     def streams(self) -> Streams:
         stdin, stdout, stderr = self._ours
-        return Streams(Writer(stdin), Reader(stdout), Reader(stderr))
+        return Streams(Writer(stdin), Reader(stdout), stderr=Reader(stderr))
 
     def discard(self) -> None:
         for fd in self._ours:
@@ -195,4 +195,4 @@ class ConsoleSocket:
             _, ancillary, _, _ = peer.recvmsg(4096, socket.CMSG_LEN(4))
         (_, _, data), *_rest = ancillary
         (master,) = array.array("i", data[:4])
-        return Streams(Writer(os.dup(master)), Reader(master), None, terminal=master)
+        return Streams(Writer(os.dup(master)), Reader(master), stderr=None, terminal=master)

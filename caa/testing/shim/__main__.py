@@ -28,10 +28,10 @@ async def run(socket: str, container: str, *, command: Sequence[str]) -> int:
     """Run `command` with our own standard streams; returns its exit code."""
     terminal = os.isatty(STDIN)
     options = ContainerOptions(name="exec", args=tuple(command), env=_environment(terminal), tty=terminal)
-    link = AgentLink(await connect(socket), habits(Kind.GO), Stopwatch())
+    link = AgentLink(await connect(socket), habits(Kind.GO), watch=Stopwatch())
     exec_id = str(uuid.uuid4())
     await link.call("ExecProcess", requests.execute(container, exec_id, options=options))
-    process = Process(link, container, exec_id, options=options)
+    process = Process(link, container, exec_id=exec_id, options=options)
     process.listener = _show
     process.follow()
     with ExitStack() as stack:

@@ -14,7 +14,7 @@ from caa.wire.proto import hypervisor
 class HypervisorLink:
     """CreateVM, StartVM, StopVM."""
 
-    def __init__(self, path: str, habits: Habits, watch: Stopwatch) -> None:
+    def __init__(self, path: str, habits: Habits, *, watch: Stopwatch) -> None:
         self._path = path
         self._habits = habits
         self._watch = watch

@@ -52,7 +52,7 @@ async def dial(path: str, pause: float) -> Client:
 class AgentLink:
     """Calls on the agent with the deadline and metadata that this shim gives each of them."""
 
-    def __init__(self, client: Client, habits: Habits, watch: Stopwatch) -> None:
+    def __init__(self, client: Client, habits: Habits, *, watch: Stopwatch) -> None:
         self.habits = habits
         self.closed = client.closed
         self._client = client

@@ -125,9 +125,9 @@ class Pod:
         exec_id = str(uuid.uuid4()) if self.kind is Kind.GO else secrets.token_hex(32)
         env = (*container.options.env, "TERM=xterm") if tty else container.options.env
         options = ContainerOptions(name="exec", args=tuple(args), env=env, tty=tty)
-        request = requests.execute(container.container, exec_id, options=options)
+        request = requests.execute(container.container, exec_id=exec_id, options=options)
         await self.link.call("ExecProcess", request, label=args[0])
-        process = Process(self.link, container.container, exec_id, options=options)
+        process = Process(self.link, container.container, exec_id=exec_id, options=options)
         process.follow()
         return process
 
@@ -212,7 +212,7 @@ class Pod:
 
     def _process(self, name: str, options: ContainerOptions) -> Process:
         exec_id = name if self.link.habits.names_first_process else ""
-        return Process(self.link, name, exec_id, options=options)
+        return Process(self.link, name, exec_id=exec_id, options=options)
 
     def _pause(self) -> Process:
         return self._process(self.sandbox_id, ContainerOptions(name="pause", args=()))

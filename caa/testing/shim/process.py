@@ -17,7 +17,7 @@ UNKNOWN_EXIT = 255
 class Process:
     """A container's first process or an exec. `stdout` and `stderr` grow as chunks arrive."""
 
-    def __init__(self, link: AgentLink, container: str, exec_id: str, *, options: ContainerOptions) -> None:
+    def __init__(self, link: AgentLink, container: str, *, exec_id: str, options: ContainerOptions) -> None:
         self.container = container
         self.options = options
         self.stdout = bytearray()

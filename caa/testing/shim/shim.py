@@ -25,7 +25,7 @@ class Shim:
         """
         own = habits(self._kind)
         watch = Stopwatch()
-        hypervisor = HypervisorLink(self._path, own, watch)
+        hypervisor = HypervisorLink(self._path, own, watch=watch)
         pod = Pod(self._kind, options, hypervisor=hypervisor, watch=watch)
         try:
             path = await _start_vm(pod, hypervisor, own=own)
@@ -55,7 +55,7 @@ async def _begin(pod: Pod, path: str, *, own: Habits, watch: Stopwatch) -> None:
     try:
         client = await dial(path, own.dial_pause)
         idle = await dial(path, own.dial_pause) if own.idle_connection else None
-        await pod.begin(AgentLink(client, own, watch), idle)
+        await pod.begin(AgentLink(client, own, watch=watch), idle)
     except BaseException:
         await pod.abandon()
         raise

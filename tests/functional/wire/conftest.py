@@ -56,7 +56,9 @@ class Hypervisor:
             case "notfound":
                 raise NotFound("no such sandbox")
             case "details":
-                raise RpcError(Code.PERMISSION_DENIED, '"blocked"', [Any(type_url="a", value=b"1"), Any(type_url="b")])
+                raise RpcError(
+                    Code.PERMISSION_DENIED, '"blocked"', details=[Any(type_url="a", value=b"1"), Any(type_url="b")]
+                )
             case "bug":
                 raise ZeroDivisionError("a bug of ours")
             case "wrong":

@@ -31,7 +31,7 @@ class Kernel:
         if self.refuse.get(kind):
             number = self.refuse[kind].pop(0)
             if number:
-                raise KernelRefused(number, "told to", what)
+                raise KernelRefused(number, text="told to", what=what)
 
     def filters(self, index: int) -> list[traffic.Filter]:
         return self.rules

@@ -103,5 +103,5 @@ def test_extended_text_after_the_whole_echo():
 
 
 def test_the_sentence_names_act_cause_and_number():
-    said = str(codec.KernelRefused(errno.EEXIST, "taken", "add a thing"))
+    said = str(codec.KernelRefused(errno.EEXIST, text="taken", what="add a thing"))
     assert said == "the kernel refused to add a thing: File exists (EEXIST): taken"

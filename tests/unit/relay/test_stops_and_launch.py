@@ -77,7 +77,7 @@ class PretendFront:
 def ask(method: str, payload: bytes, service: str = SERVICE) -> tuple[PretendFront, int, str]:
     front: Any = PretendFront()
     channel: Any = PretendChannel()
-    commands = Commands(None, front, 300.0)  # type: ignore[arg-type]
+    commands = Commands(None, front, dial_seconds=300.0)  # type: ignore[arg-type]
     commands.framed(channel, frames.call(service, method, stream=1, payload=payload))
     [frame] = channel.sent
     status = edits.last_bytes(frame[10:], 1)

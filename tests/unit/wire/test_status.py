@@ -33,7 +33,7 @@ def test_status_of(error: Exception, code: Code, message: str) -> None:
 
 @pytest.mark.parametrize("code", [code for code in Code if code])
 def test_there_and_back(code: Code) -> None:
-    sent = RpcError(code, "why", [Any(type_url="t/x", value=b"1"), Any(type_url="t/y")])
+    sent = RpcError(code, "why", details=[Any(type_url="t/x", value=b"1"), Any(type_url="t/y")])
     got = error_of(Status.FromString(status_of(sent).SerializeToString()))
     assert got is not None
     assert (got.code, got.message, got.details) == (sent.code, sent.message, sent.details)
@@ -53,7 +53,7 @@ def test_a_code_nobody_knows(code: int) -> None:
 
 
 def test_details_of_another_pool() -> None:
-    assert RpcError(Code.ABORTED, "", [any_pb2.Any(type_url="u", value=b"v")]).details == (
+    assert RpcError(Code.ABORTED, "", details=[any_pb2.Any(type_url="u", value=b"v")]).details == (
         Any(type_url="u", value=b"v"),
     )
 
