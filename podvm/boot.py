@@ -1,8 +1,13 @@
-"""The guest's boot without systemd: the order of `reference/podvm.md` 1.6, and the duties of a first process.
+"""The guest's boot without systemd: the order of `reference/podvm.md` 1.6 but for one step, and a first process's duties.
 
 For pod VMs that are process trees (`providers/local`). An image with systemd runs the same commands from units.
 
-    user data -> podns -> agent -> its socket -> pod network -> forwarder -> wait
+    user data -> podns -> agent started ------------> its socket -> forwarder -> wait
+                                     \-> pod network ---^
+
+The reference builds the pod network in the forwarder, once the agent's socket exists. Here it is built while the agent
+starts, which takes longer: neither needs the other, `podns` is there before both, and no container runs before the
+forwarder listens. What a TLS connection proves stays the same: the listener comes after all of it.
 """
 
 import os
