@@ -1,9 +1,8 @@
-"""The guest's boot without systemd: the order of `reference/podvm.md` 1.6 but for one step, and a first process's duties.
+"""The guest's boot without systemd: `reference/podvm.md` 1.6 in its order but for one step; a first process's duties.
 
 For pod VMs that are process trees (`providers/local`). An image with systemd runs the same commands from units.
 
-    user data -> podns -> agent started ------------> its socket -> forwarder -> wait
-                                     \-> pod network ---^
+    user data -> podns -> agent started -> pod network -> the agent's socket is there -> forwarder -> wait
 
 The reference builds the pod network in the forwarder, once the agent's socket exists. Here it is built while the agent
 starts, which takes longer: neither needs the other, `podns` is there before both, and no container runs before the
