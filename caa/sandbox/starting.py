@@ -79,6 +79,7 @@ async def _take(life: Life, step: Step, *, deadline: float) -> None:
     """One act; what it told is kept in memory at once, whatever phase a StopVM has set meanwhile."""
     loop = asyncio.get_running_loop()
     began = loop.time()
+    log.debug("step begins", step=step.name)
     record = await step.up(life.record, deadline)
     life.record = replace(record, phase=life.record.phase)
     log.info("step done", step=step.name, ms=round((loop.time() - began) * 1000, 1))

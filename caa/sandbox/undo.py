@@ -34,6 +34,7 @@ async def undo(steps: Sequence[Step], record: Sandbox) -> list[str]:
 
 
 async def _down(step: Step, record: Sandbox) -> str:
+    log.debug("undoing begins", step=step.name)
     try:
         async with asyncio.timeout(DOWN_LIMIT):
             await step.down(record)

@@ -1,6 +1,7 @@
 """The control plane dies at its worst moments: pods do not notice, calls wait for it, stops are not lost."""
 
 import asyncio
+import signal
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from caa.testing.shim.shim import Shim
 from caa.wire.proto import podvminfo
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("runc", "nft", "ip")]
+STEPS = ("own", "launch", "note", "connect", "link")
 KINDS = pytest.mark.parametrize("kind", list(Kind))
 
 
@@ -71,15 +73,76 @@ async def test_a_start_that_comes_while_the_node_is_away_waits_for_it(node, kind
     world.detach("pod0")
 
 
-@pytest.mark.parametrize("moment", [0.03, 0.1, 0.3, 0.6])
-async def test_a_node_killed_in_the_middle_of_a_start(node, moment):
-    """What was begun is undone by the next process; the call that waits in the relay then starts the pod anew."""
-    starting = asyncio.create_task(_start(node, Kind.GO))
-    await asyncio.sleep(moment)
+async def _killed_at(node, line: str) -> None:
+    """SIGKILL to the node as soon as its log has `line`; then the next one starts."""
+    log = node.paths.log("node")
+    async with asyncio.timeout(20):
+        while line not in await asyncio.to_thread(log.read_text):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
     await node.daemons.kill("node")
     await node.daemons.start_one("node")
+
+
+@pytest.fixture
+async def talkative(node):
+    """A node that logs the beginning of each step."""
+    node.daemons.environ = {**node.daemons.environ, "LOG_LEVEL": "debug"}
+    await node.daemons.kill("node")
+    await node.daemons.start_one("node")
+    return node
+
+
+@pytest.mark.parametrize(
+    "line", ["create a sandbox", *(f'"step": "{step}", ' for step in STEPS), '"step": "link", "ms"']
+)
+async def test_a_node_killed_in_the_middle_of_a_start(talkative, line):
+    """What was begun is undone by the next process; the call that waits in the relay then gets its answer: the pod."""
+    node = talkative
+    starting = asyncio.create_task(_start(node, Kind.GO))
+    await _killed_at(node, line)
     pod = await starting
     container = await pod.container("c", ["/bin/echo", "up"])
     assert (await container.result()).stdout == b"up\n"
+    await pod.stop()
+    assert not pod.stop_errors
+    world.detach("pod0")
+
+
+@pytest.mark.parametrize("step", ["", *STEPS])
+async def test_a_node_killed_in_the_middle_of_a_stop(talkative, step):
+    """The shim gets its answer within its second, the next process finishes the stop."""
+    node = talkative
+    pod = await _start(node, Kind.RS)
+    stopping = asyncio.create_task(pod.stop())
+    await _killed_at(node, f'"step": "{step}", "event": "undoing begins"' if step else "sandbox stopping")
+    await stopping
+    assert not pod.stop_errors
+    world.detach("pod0")
+
+
+async def _ended(node) -> None:
+    """SIGTERM, as the kubelet sends it, and the process's end."""
+    process = node.daemons.running.pop("node")
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(process.wait(), 20) == 0
+
+
+@pytest.mark.parametrize("grace", ["20s", "0s"], ids=["finished", "taken anew"])
+async def test_a_node_that_is_told_to_end_in_the_middle_of_a_start(node, grace):
+    """With time to drain it finishes the start; without, the next process has it."""
+    node.daemons.environ = {**node.daemons.environ, "DRAIN_GRACE": grace}
+    await node.daemons.kill("node")
+    await node.daemons.start_one("node")
+    starting = asyncio.create_task(_start(node, Kind.GO))
+    log = node.paths.log("node")
+    async with asyncio.timeout(20):
+        while '"step": "own"' not in await asyncio.to_thread(log.read_text):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    await _ended(node)
+    if grace != "0s":
+        pod = await starting
+    await node.daemons.start_one("node")
+    pod = await starting
+    assert (await asyncio.to_thread(log.read_text)).count("sandbox running") == 1
     await pod.stop()
     world.detach("pod0")
