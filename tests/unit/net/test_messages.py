@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from caa.errors import InvalidInput
 from caa.model.network import Neighbour, Route
-from caa.net import codec, traffic
+from caa.net import codec
 from caa.net import messages as m
 
 little = pytest.mark.skipif(sys.byteorder != "little", reason="the fixed bytes are little-endian")
@@ -37,35 +37,6 @@ def test_new_vxlan_bytes():
         "0500 0700 00000000"  # learning off
         "0600 0f00 12b50000"  # port, network byte order
     )
-
-
-@little
-def test_redirect_bytes():
-    body = traffic.redirect(2, 5)
-    assert body == bytes.fromhex(
-        "00000000 02000000 00000000 f2ffffff 00030100"  # tcmsg: clsact's ingress, priority 1, ETH_P_ALL
-        "0800 0100 75333200"  # TCA_KIND u32
-        "6000 0200"  # TCA_OPTIONS
-        "2400 0500 01000100 00000000 00000000 00000000 00000000 00000000 00000000 00000000"  # terminal, one key
-        "3800 0700 3400 0100"  # TCA_U32_ACT, first action
-        "0b00 0100 6d697272656400 00"  # mirred
-        "2400 0200 2000 0200"  # TCA_MIRRED_PARMS
-        "00000000 00000000 04000000 00000000 00000000 01000000 05000000"  # stolen, egress redirect, link 5
-    )
-
-
-@pytest.mark.parametrize("kind", ["u32", "matchall"])
-def test_a_redirect_is_read_back(kind):
-    body = bytearray(traffic.redirect(2, 5, kind=kind))
-    assert traffic.read_filter(bytes(body)) is None  # no handle: the kernel's entry for the classifier itself
-    body[8:12] = struct.pack("=I", 0x80000800)
-    assert traffic.read_filter(bytes(body)) == traffic.Filter(priority=1, kind=kind, target=5)
-
-
-def test_a_filter_of_somebody_else_has_no_target():
-    body = struct.pack("=BxxxiIII", 0, 2, 1, 0xFFFFFFF2, 7 << 16) + codec.text(1, "bpf")
-    body += codec.nested(2, codec.u32(1, 3))
-    assert traffic.read_filter(body) == traffic.Filter(priority=7, kind="bpf", target=None)
 
 
 def test_a_vxlan_link_is_read_back():

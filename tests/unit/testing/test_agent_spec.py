@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from caa.testing import traces
-from caa.testing.agent import resources, spec
+from caa.testing.agent import spec
 from caa.testing.agent.spec import Allowance, Placement
 from caa.wire.proto import agent
 
@@ -120,42 +120,6 @@ def test_hooks_never_run() -> None:
     request = agent.CreateContainerRequest()
     request.OCI.Hooks.Prestart.add(Path="/bin/evil")
     assert "hooks" not in config(request)
-
-
-def test_recorded_update() -> None:
-    frames = traces.frames(traces.read(TRACES / "normal.jsonl"), "agent")
-    (update,) = [frame.message() for frame in frames if frame.method == "UpdateContainer" and frame.to_agent]
-    assert isinstance(update, agent.UpdateContainerRequest)
-    assert resources.convert(update.resources) == {
-        "devices": [{"allow": False, "access": "rwm"}],
-        "memory": {"limit": 268435456, "swap": 268435456},
-        "cpu": {"shares": 512},
-    }
-
-
-def test_every_kind_of_resource() -> None:
-    given = agent.LinuxResources()
-    given.Devices.add(Allow=True, Type="c", Major=1, Minor=3, Access="rw")
-    given.CPU.Quota, given.CPU.Period, given.CPU.Cpus = 50000, 100000, "0-1"
-    given.Pids.Limit = -1
-    given.BlockIO.Weight = 10
-    given.BlockIO.ThrottleReadBpsDevice.add(Major=8, Minor=0, Rate=1000)
-    given.BlockIO.WeightDevice.add(Major=8, Minor=16, Weight=20)
-    given.HugepageLimits.add(Pagesize="2MB", Limit=4096)
-    given.Network.ClassID = 7
-    given.Network.Priorities.add(Name="eth0", Priority=3)
-    assert resources.convert(given) == {
-        "devices": [{"allow": True, "type": "c", "major": 1, "minor": 3, "access": "rw"}],
-        "cpu": {"quota": 50000, "period": 100000, "cpus": "0-1"},
-        "pids": {"limit": -1},
-        "blockIO": {
-            "weight": 10,
-            "weightDevice": [{"major": 8, "minor": 16, "weight": 20}],
-            "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1000}],
-        },
-        "hugepageLimits": [{"pageSize": "2MB", "limit": 4096}],
-        "network": {"classID": 7, "priorities": [{"name": "eth0", "priority": 3}]},
-    }
 
 
 @pytest.mark.parametrize("name", ["CHOWN", "CAP_CHOWN"])
