@@ -13,6 +13,7 @@ from caa.errors import CaaError, Code, Unavailable
 from caa.wire import frames
 from caa.wire.client import Client, connect
 from caa.wire.proto import agent, health, ttrpc
+from caa.wire.server import Call, Server
 from caa.wire.status import RpcError
 
 pytestmark = [pytest.mark.needs("go"), pytest.mark.needs("protoc")]
@@ -42,6 +43,22 @@ async def test_go_calls_us(go_programs: Path, served: Path, case: str) -> None:
 
 
 async def test_go_is_told_of_our_end(go_programs: Path, folder: Path) -> None:
+    """Our server closes while a call of Go's waits: the call fails at once as closed."""
+    waits = asyncio.Event()
+
+    async def wait(request: agent.WaitProcessRequest, call: Call) -> agent.WaitProcessResponse:
+        waits.set()
+        return await asyncio.get_running_loop().create_future()
+
+    server = Server({AGENT: {"WaitProcess": wait}})
+    await server.listen(str(folder / "ours"))
+    client = asyncio.create_task(played(go_programs, folder / "ours", "ended"))
+    await waits.wait()
+    await server.close()
+    assert await client == "ok ended\n"
+
+
+async def test_go_finds_nobody_where_we_do_not_serve(go_programs: Path, folder: Path) -> None:
     assert "no such file" in await played(go_programs, folder / "absent", "check")
 
 

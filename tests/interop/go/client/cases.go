@@ -35,6 +35,7 @@ var cases = []struct {
 	{"deadline", (*session).deadline},
 	{"midframe", (*session).midframe},
 	{"pair", (*session).pair},
+	{"ended", (*session).ended},
 	{"edited", (*session).edited},
 	{"untouched", (*session).untouched},
 }
@@ -225,6 +226,16 @@ func (s *session) midframe() error {
 		if err := s.writeAndRead(5000); err != nil {
 			return fmt.Errorf("after %d bytes: %w", size, err)
 		}
+	}
+	return nil
+}
+
+// ended waits for an answer that never comes, until the other side ends the connection: a call then fails, it does not hang.
+func (s *session) ended() error {
+	var response kata.WaitProcessResponse
+	err := s.agent(context.Background(), "WaitProcess", &kata.WaitProcessRequest{}, &response)
+	if !errors.Is(err, ttrpc.ErrClosed) {
+		return fmt.Errorf("the end of the other side was told as %v", err)
 	}
 	return nil
 }
