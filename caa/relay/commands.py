@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 SERVICE = "caa.relay.v1.AgentLinks"
 _IN_FLIGHT = 1024
 _NANO = 1e9
+# Kept back from the caller's deadline, so that the reason of a dial that fails reaches it before its own timer ends.
+_ANSWER_SECONDS = 0.5
 
 
 class Reply:
@@ -106,7 +108,10 @@ class Commands:
         if len(self._waiting) >= _IN_FLIGHT:
             raise Refused(RESOURCE_EXHAUSTED, f"{_IN_FLIGHT} links are being opened already")
         sandbox, target = _sandbox(request.payload), _target(request.payload)
-        seconds = request.timeout / _NANO if request.timeout else self._dial_seconds
+        seconds = self._dial_seconds
+        if request.timeout:
+            seconds = request.timeout / _NANO
+            seconds -= min(_ANSWER_SECONDS, seconds / 10)
         self._waiting.append(reply)
         try:
             self._front.open(sandbox, target, seconds=seconds, waiter=reply)
