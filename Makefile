@@ -1,7 +1,7 @@
 # Every target does its own set-up (.ci/setup); nothing but git, make and python3 has to be there before.
 #   make demo  ARGS="--json"      one pod VM from the Kata socket to the container and back (root, asks for sudo)
 #   make test  SUITES="unit"      lint and every test suite, or the suites named
-#   make lint                     ruff, mypy, import contracts
+#   make lint                     ruff, mypy, import contracts, gofmt
 #   make bench ARGS="--quick"     side-by-side benchmark of the data path
 #   make clean                    removes all that the other targets made in this checkout
 SHELL := /bin/bash
