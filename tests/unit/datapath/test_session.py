@@ -1,0 +1,442 @@
+"""The session's rules one by one: greeting, refusals, acknowledgements, heartbeat, end, the recorded format."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from caa.datapath import greeting
+from caa.datapath.door import MAX_SESSIONS, Door
+from caa.datapath.frames import HEADER, Malformed
+from caa.datapath.greeting import GREETING, Gone, Greeting, Late, control
+from caa.datapath.heartbeat import BEAT_AFTER, DEAD_AFTER, LOOK
+from caa.datapath.replay import BLOCK, LARGE, Pool, Replay
+from caa.datapath.session import PUSH, RIDE, SMALL, Session, StateError
+
+IDENTITY, SECRET, OWNER = bytes(range(16)), bytes(range(100, 132)), b"certificate"
+
+# A relay's end and a forwarder's end in mid-frame, as format 1 was first written. Must load for ever.
+FORMAT_1_RELAY = (
+    "434141530101000000000002000102030405060708090a0b0c0d0e0f6465666768696a6b6c6d6e6f70717273747576777879"
+    "7a7b7c7d7e7f808182830000000000000000000000000000000f000000000000001a00000000000000000000000000000064"
+    "0000000500000003010068656c6c6f"
+)
+FORMAT_1_FORWARDER = (
+    "434141530104000b00000002000102030405060708090a0b0c0d0e0f6465666768696a6b6c6d6e6f70717273747576777879"
+    "7a7b7c7d7e7f80818283000000000000000f000000000000001a000000000000000f00000000000000640000000000000000"
+    "63657274696669636174653030303030303030303030"
+)
+
+
+def frame(payload: bytes, stream: int = 1) -> memoryview:
+    return memoryview(bytearray(HEADER.pack(len(payload), stream, 1, 0) + payload))
+
+
+def kinds(data: object) -> list[int]:
+    """The kinds of the control frames in a row of frames."""
+    found, view = [], memoryview(data)  # type: ignore[arg-type]
+    while view:
+        size, stream, kind, flags = HEADER.unpack_from(view)
+        if not stream and kind == greeting.CONTROL:
+            found.append(flags)
+        view = view[10 + size :]
+    return found
+
+
+def flush(session: Session) -> bytes:
+    out = b""
+    while (block := session.next()) is not None:
+        out += block
+    return out
+
+
+def connect(relay: Session, door: Door) -> tuple[Session, bytes, bytes]:
+    """The forwarder's end, and what each side then has to send again."""
+    forwarder, answer = door.admit(relay.hello(), OWNER)
+    assert forwarder is not None
+    relay.welcome(answer)
+    return forwarder, flush(relay), flush(forwarder)
+
+
+@pytest.fixture
+def door() -> Door:
+    return Door()
+
+
+@pytest.fixture
+def relay() -> Session:
+    return Session(IDENTITY, SECRET)
+
+
+@pytest.fixture
+def forwarder(relay: Session, door: Door) -> Session:
+    return connect(relay, door)[0]
+
+
+class TestGreeting:
+    def test_both_greetings_have_the_one_size_that_is_read(self, relay: Session, door: Door) -> None:
+        hello = relay.hello()
+        _, answer = door.admit(hello, OWNER)
+        assert len(hello) == len(answer) == GREETING == 74
+
+    def test_the_secret_is_not_sent_back(self, relay: Session, door: Door) -> None:
+        assert SECRET not in door.admit(relay.hello(), OWNER)[1]
+
+    def test_an_unknown_session_is_gone(self, relay: Session, door: Door, forwarder: Session) -> None:
+        door.forget(forwarder)
+        door.forget(forwarder)
+        session, answer = door.admit(relay.hello(), OWNER)
+        assert session is None
+        with pytest.raises(Gone, match="cannot go on"):
+            relay.welcome(answer)
+
+    def test_a_new_session_whose_answer_was_lost_begins_again_at_another_forwarder(self, relay: Session) -> None:
+        Door().admit(relay.hello(), OWNER)
+        assert connect(relay, Door())[0].up
+
+    def test_another_version_is_refused_in_both_directions(self, relay: Session, door: Door) -> None:
+        hello = bytearray(relay.hello())
+        hello[10] = 2
+        session, answer = door.admit(hello, OWNER)
+        assert session is None
+        assert Greeting(answer).kind == greeting.GONE
+        newer = bytearray(answer)
+        newer[10] = 2
+        with pytest.raises(Gone, match="speaks version 2, we speak 1"):
+            relay.welcome(newer)
+
+    @pytest.mark.parametrize("secret", [b"x" * 32, SECRET[:-1] + b"x", b"x" + SECRET[1:], bytes(32)])
+    def test_a_wrong_secret_is_a_stranger(self, door: Door, forwarder: Session, secret: bytes) -> None:
+        thief = Session(IDENTITY, secret)
+        thief.attempt = 100
+        assert door.admit(thief.hello(), OWNER) == (None, b"")
+        assert forwarder.up
+        assert forwarder.attempt == 1
+
+    @pytest.mark.parametrize("owner", [b"", b"certificatf", b"certificate2", b"certificat"])
+    def test_the_right_secret_under_another_certificate_is_a_stranger(
+        self, relay: Session, door: Door, forwarder: Session, owner: bytes
+    ) -> None:
+        assert door.admit(relay.hello(), owner) == (None, b"")
+        assert forwarder.up
+
+    def test_a_late_hello_leaves_the_live_link_alone(self, relay: Session, door: Door) -> None:
+        late = relay.hello()
+        forwarder, _, _ = connect(relay, door)
+        session, answer = door.admit(late, OWNER)
+        assert session is None
+        assert forwarder.up
+        assert Greeting(answer).kind == greeting.LATE
+        assert connect(relay, door)[0] is forwarder
+
+    def test_late_raises_the_number_so_that_the_next_dial_succeeds(self, relay: Session, door: Door) -> None:
+        successor = Session.load(relay.dump())
+        for _ in range(9):
+            door.admit(successor.hello(), OWNER)
+        with pytest.raises(Late):
+            relay.welcome(door.admit(relay.hello(), OWNER)[1])
+        assert connect(relay, door)[0].attempt == 10
+
+    @pytest.mark.parametrize("attempt", [0, 0xFFFFFFFF])
+    def test_late_with_a_number_that_leads_nowhere_is_malformed(self, relay: Session, attempt: int) -> None:
+        relay.hello()
+        with pytest.raises(Malformed):
+            relay.welcome(greeting.greet(greeting.LATE, IDENTITY, attempt=attempt))
+
+    def test_a_count_that_cannot_be_is_refused(self, relay: Session, door: Door, forwarder: Session) -> None:
+        data = frame(b"x" * 600)
+        forwarder.received(data)
+        relay.send(data)
+        old = Session.load(relay.dump())
+        relay.received(memoryview(bytearray(forwarder.due(0))))
+        forwarder.send(data)
+        forwarder._acknowledge(610)
+        old.attempt = 5
+        session, answer = door.admit(old.hello(), OWNER)
+        assert session is None
+        assert Greeting(answer).kind == greeting.GONE
+        assert forwarder.up
+
+    @pytest.mark.parametrize("count", [0, 700])
+    def test_a_welcome_that_names_what_was_not_sent_is_malformed(
+        self, relay: Session, forwarder: Session, count: int
+    ) -> None:
+        relay.send(frame(b"x" * 600))
+        relay._acknowledge(610)
+        relay.hello()
+        with pytest.raises(Malformed, match="cannot go on"):
+            relay.welcome(greeting.greet(greeting.WELCOME, IDENTITY, attempt=2, count=count))
+
+    def test_an_answer_to_another_attempt_or_session_is_malformed(self, relay: Session) -> None:
+        relay.hello()
+        with pytest.raises(Malformed):
+            relay.welcome(greeting.greet(greeting.WELCOME, IDENTITY, attempt=2))
+        with pytest.raises(Malformed, match="another session"):
+            relay.welcome(greeting.greet(greeting.WELCOME, bytes(16), attempt=1))
+
+    @given(st.binary(min_size=0, max_size=GREETING))
+    def test_anything_else_is_malformed(self, data: bytes) -> None:
+        with pytest.raises(Malformed):
+            Door().admit(data, OWNER)
+
+    def test_an_answer_is_no_hello(self, relay: Session, door: Door) -> None:
+        with pytest.raises(Malformed):
+            door.admit(door.admit(relay.hello(), OWNER)[1], OWNER)
+
+    def test_only_so_many_sessions(self, door: Door) -> None:
+        found = [door.admit(Session(bytes([n]) * 16, SECRET).hello(), OWNER)[0] for n in range(MAX_SESSIONS + 1)]
+        assert all(found[:-1])
+        assert found[-1] is None
+
+    def test_what_was_said_before_the_first_link_follows_the_greeting(self, relay: Session, door: Door) -> None:
+        assert relay.send(frame(b"early")) is None
+        assert connect(relay, door)[1] == frame(b"early")
+
+
+class TestAcknowledgements:
+    def test_a_frame_goes_on_as_it_is(self, relay: Session, forwarder: Session) -> None:
+        data = frame(b"hello")
+        assert relay.send(data) is data
+
+    def test_many_bytes_ride_with_the_next_frame(self, relay: Session, forwarder: Session) -> None:
+        forwarder.passed(RIDE, 0)
+        assert not forwarder.urgent
+        assert forwarder.send(frame(b"a")) == control(greeting.ACK, RIDE.to_bytes(8, "big")) + bytes(frame(b"a"))
+        assert kinds(forwarder.send(frame(b"a"))) == []
+
+    def test_more_go_at_once(self, relay: Session, forwarder: Session) -> None:
+        forwarder.passed(PUSH, 0)
+        assert forwarder.urgent
+        assert forwarder.attend() == control(greeting.ACK, PUSH.to_bytes(8, "big"))
+        assert not forwarder.urgent
+
+    def test_few_go_at_a_tick_and_very_few_wait_for_a_frame(self, relay: Session, forwarder: Session) -> None:
+        forwarder.passed(SMALL - 1, 0)
+        assert forwarder.due(0) == b""
+        assert kinds(forwarder.send(frame(b"a"))) == [greeting.ACK]
+        forwarder.passed(SMALL, 0)
+        assert kinds(forwarder.due(0.1)) == [greeting.ACK]
+
+    def test_an_acknowledgement_is_not_answered_by_one(self, relay: Session, forwarder: Session) -> None:
+        relay.send(frame(b"x" * 600))
+        forwarder.received(frame(b"x" * 600))
+        relay.passed(30, 0)
+        relay.received(memoryview(bytearray(forwarder.due(0))))
+        assert relay.urgent
+        assert relay.attend() == b""
+        assert kinds(relay.send(frame(b"a"))) == []
+
+    def test_nothing_is_put_into_a_frame(self, relay: Session, forwarder: Session) -> None:
+        whole = frame(b"x" * 1000)
+        forwarder.passed(PUSH, 0)
+        assert kinds(forwarder.send(whole[:500])) == [greeting.ACK]
+        forwarder.passed(PUSH, 0)
+        assert forwarder.attend() == forwarder.due(9) == forwarder.ask() == b""
+        assert forwarder.send(whole[500:900]) == whole[500:900]
+        out = forwarder.send(memoryview(bytes(whole[900:]) + bytes(frame(b"next"))))
+        assert out == bytes(whole[900:]) + control(greeting.ACK, (2 * PUSH).to_bytes(8, "big")) + bytes(frame(b"next"))
+
+    def test_a_question_is_answered_whatever_the_count(self, relay: Session, forwarder: Session) -> None:
+        forwarder.received(memoryview(bytearray(relay.ask())))
+        assert kinds(forwarder.attend()) == [greeting.ACK]
+
+    def test_full_stops_between_frames_only(self, door: Door) -> None:
+        relay = Session(IDENTITY, SECRET, limit=1000)
+        connect(relay, door)
+        whole = frame(b"x" * 1990)
+        relay.send(whole[:1500])
+        assert (relay.full, relay.room(1 << 17)) == (True, 500)
+        relay.send(whole[1500:])
+        assert relay.room(1 << 17) == 0
+        relay.received(memoryview(bytearray(control(greeting.ACK, (2000).to_bytes(8, "big")))))
+        assert (relay.urgent, relay.full, relay.room(1 << 17)) == (True, False, 1 << 17)
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            control(greeting.ACK, (11).to_bytes(8, "big")),
+            control(greeting.ACK, b"1234"),
+            control(greeting.ACK, b"x" * 9),
+            control(greeting.HELLO, b"x" * 64),
+            control(greeting.GONE),
+            control(77),
+        ],
+    )
+    def test_nonsense_is_malformed(self, relay: Session, forwarder: Session, wrong: bytes) -> None:
+        relay.send(frame(b""))
+        with pytest.raises(Malformed):
+            relay.received(memoryview(bytearray(wrong)))
+
+    def test_what_waits_behind_a_replay_cannot_be_acknowledged(self, relay: Session, door: Door) -> None:
+        relay.send(frame(b"early"))
+        relay.welcome(door.admit(relay.hello(), OWNER)[1])
+        with pytest.raises(Malformed):
+            relay.received(memoryview(bytearray(control(greeting.ACK, (15).to_bytes(8, "big")))))
+
+    def test_a_run_that_ends_within_a_header_is_refused(self, relay: Session) -> None:
+        with pytest.raises(Malformed, match="within a header"):
+            relay.send(frame(b"abc")[:9])
+
+
+class TestHeartbeat:
+    def test_no_question_while_something_comes(self, relay: Session, forwarder: Session) -> None:
+        for second in range(30):
+            relay.passed(1, 0)
+            assert greeting.PING not in kinds(relay.due(second))
+        assert not relay.dead(29)
+
+    def test_silence_is_asked_into_and_the_answer_counts(self, relay: Session, forwarder: Session) -> None:
+        sent = []
+        for second in range(60):
+            ping = relay.due(second)
+            sent += kinds(ping)
+            forwarder.received(memoryview(bytearray(ping)))
+            relay.received(memoryview(bytearray(forwarder.attend())))
+            assert not relay.dead(second)
+        assert 10 <= sent.count(greeting.PING) <= 60 / BEAT_AFTER
+
+    def test_a_cut_is_noticed_within_ten_seconds(self, relay: Session, forwarder: Session) -> None:
+        relay.due(0.0)
+        relay.passed(1, 0)  # just after the look
+        now = 0.0
+        while not relay.dead(now):
+            now += LOOK
+            relay.due(now)
+        assert DEAD_AFTER < now <= 10
+
+    def test_our_own_silence_proves_nothing(self, relay: Session, forwarder: Session) -> None:
+        for second in range(60):
+            relay.due(second, reading=False)
+            assert not relay.dead(second)
+
+    def test_a_forwarder_that_cannot_read_says_that_it_lives(self, relay: Session, forwarder: Session) -> None:
+        for second in range(60):
+            relay.due(second)
+            relay.received(memoryview(bytearray(forwarder.due(second, reading=False))))
+            assert not relay.dead(second)
+
+    def test_a_new_link_is_not_dead_of_the_old_ones_silence(self, relay: Session, door: Door) -> None:
+        connect(relay, door)
+        relay.due(0)
+        relay.due(20)
+        assert relay.dead(20)
+        relay.cut()
+        assert not relay.dead(20)
+        connect(relay, door)
+        relay.due(500)
+        assert not relay.dead(500)
+
+
+class TestEnd:
+    def test_the_end_comes_after_everything(self, relay: Session, door: Door) -> None:
+        forwarder, _, _ = connect(relay, door)
+        relay.cut()
+        relay.send(frame(b"last"))
+        relay.end()
+        assert relay.attend() == b""
+        _, again, _ = connect(relay, door)
+        assert again == bytes(frame(b"last")) + control(greeting.END)
+        assert [bytes(run) for run in forwarder.received(memoryview(bytearray(again)))] == [bytes(frame(b"last"))]
+        assert forwarder.ended
+        assert relay.due(0) == b""
+
+    def test_an_end_that_was_lost_is_said_again(self, relay: Session, door: Door, forwarder: Session) -> None:
+        relay.end()
+        assert relay.attend() == control(greeting.END)
+        assert connect(Session.load(relay.dump()), door)[1] == control(greeting.END)
+
+    def test_no_end_within_a_frame(self, relay: Session, forwarder: Session) -> None:
+        relay.send(frame(b"abc")[:-1])
+        relay.end()
+        assert relay.attend() == b""
+
+
+class TestState:
+    def test_format_1_of_a_relay(self) -> None:
+        session = Session.load(bytes.fromhex(FORMAT_1_RELAY))
+        assert (session.identity, session.owner, session.attempt) == (IDENTITY, None, 2)
+        assert (session.sent, session.got, session._out_skip, session._in_skip) == (15, 26, 0, 100)
+        session.resume(0)
+        assert flush(session) == frame(b"hello", 3)
+        assert session.dump() == bytes.fromhex(FORMAT_1_RELAY)
+        assert session.hello()[11] == 0  # not new
+
+    def test_format_1_of_a_forwarder(self) -> None:
+        session = Session.load(bytes.fromhex(FORMAT_1_FORWARDER))
+        assert (session.owner, session.sent, session.got, session._out_skip) == (OWNER, 26, 15, 100)
+        session.resume(16)
+        assert flush(session) == b"0" * 10
+        assert session.authentic(Greeting(Session(IDENTITY, SECRET).hello()), OWNER)
+        assert not session.authentic(Greeting(Session(IDENTITY, SECRET).hello()), b"another")
+
+    @pytest.mark.parametrize("at", [0, 3, 4])
+    def test_an_unknown_format_is_refused(self, at: int) -> None:
+        data = bytearray.fromhex(FORMAT_1_RELAY)
+        data[at] += 1
+        with pytest.raises(StateError, match="unknown format"):
+            Session.load(bytes(data))
+
+    @given(st.integers(0, len(FORMAT_1_FORWARDER) // 2 - 1))
+    def test_a_state_cut_short_is_refused(self, size: int) -> None:
+        with pytest.raises(StateError):
+            Session.load(bytes.fromhex(FORMAT_1_FORWARDER)[:size])
+
+    def test_bytes_too_many_are_refused(self) -> None:
+        with pytest.raises(StateError, match="announced"):
+            Session.load(bytes.fromhex(FORMAT_1_RELAY) + b"x")
+
+    def test_a_dump_leaves_the_session_serving(self, relay: Session, forwarder: Session) -> None:
+        relay.send(frame(b"one"))
+        relay.dump()
+        assert relay.send(frame(b"two")) == frame(b"two")
+
+
+class TestReplay:
+    def test_blocks_that_are_sent_again_come_back_to_the_pool_at_once(self) -> None:
+        pool = Pool()
+        kept = Replay(pool)
+        block = pool.take()
+        block[:] = b"x" * BLOCK
+        kept.keep(memoryview(block))
+        kept.rewind(1)
+        assert pool.take() is block
+        block[:] = b"y" * BLOCK
+        assert kept.next() == b"x" * (BLOCK - 1)
+
+    def test_large_reads_are_kept_and_come_back_to_the_pool(self) -> None:
+        pool = Pool()
+        kept = Replay(pool)
+        block = pool.take()
+        kept.add(b"small")
+        kept.keep(memoryview(block)[:LARGE])
+        kept.drop(5 + LARGE - 1)
+        assert pool.take() is not block
+        kept.drop(5 + LARGE)
+        assert pool.take() is block
+
+    def test_a_small_tail_does_not_stay(self) -> None:
+        kept = Replay(None)
+        kept.add(b"x" * 500)
+        kept.drop(400)
+        assert (kept.base, bytes(kept.tail)) == (400, b"x" * 100)
+        kept.drop(300)
+        assert kept.base == 400
+
+    def test_again_in_large_blocks(self) -> None:
+        kept = Replay(None)
+        for _ in range(5000):
+            kept.add(b"0123456789" * 10)
+        kept.rewind(7)
+        sizes = []
+        while (block := kept.next()) is not None:
+            sizes.append(len(block))
+        assert sizes == [BLOCK] * 3 + [500_000 - 7 - 3 * BLOCK]
+        assert kept.given() == 500_000
+
+    def test_the_pool_is_bounded_and_takes_its_own_size_only(self) -> None:
+        pool = Pool(10, most=2)
+        for size in (10, 10, 10, 11):
+            pool.give(bytearray(size))
+        assert len(pool._blocks) == 2
+        pool.trim()
+        assert len(pool._blocks) == 0
+        assert len(pool.take()) == 10
