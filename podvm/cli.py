@@ -15,28 +15,15 @@ from types import MappingProxyType
 
 from caa.datapath.flags import FlagError, Flags
 from caa.errors import CaaError
-from podvm import boot, prepare, provision
+from caa.userdata import paths
+from podvm import boot, forwarder, prepare, provision
 from podvm.clouds import SOURCES
 from podvm.progress import log_to_console, say
 
 Defaults = Mapping[str, str | bool | int | float]
 
-_OWN = prepare.Options()
 _USER_DATA: Defaults = MappingProxyType({"unmeasured-attestation": False})
-_FORWARDER: Defaults = MappingProxyType(
-    {
-        "kata-agent-socket": _OWN.agent_socket,
-        "pod-namespace": _OWN.pod_namespace,
-        "listen": _OWN.listen,
-        "config": _OWN.config,
-        "disable-tls": False,
-        "ca-cert-file": "",
-        "cert-file": "",
-        "cert-key": "",
-        "tls-min-version": "",
-        "tls-cipher-suites": "",
-    }
-)
+_FORWARDER: Defaults = MappingProxyType({**forwarder.public_flags(), "config": paths.FORWARDER})
 
 
 def main(argv: Sequence[str]) -> int:

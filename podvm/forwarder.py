@@ -29,24 +29,33 @@ if TYPE_CHECKING:
     from caa.datapath.sockets import Sock
     from caa.datapath.tls import TlsObject
 
+AGENT_SOCKET = "/run/kata-containers/agent.sock"
+LISTEN = "0.0.0.0:15150"  # what the reference listens on; mutual TLS guards it
 AGENT_SECONDS = 150.0
 _AGENT_PAUSE = 0.05
 _HANDSHAKES = 64
 _PROGRAM = "import sys; sys.path.insert(0, {root!r}); from podvm.forwarder import main; sys.exit(main(sys.argv[1:]))"
 
 
-def flags() -> Mapping[str, str | bool | float]:
-    """The flags with their defaults; names as the reference's forwarder has them, the last three are ours."""
+def public_flags() -> dict[str, str | bool | float]:
+    """The flags that both stages take, with their defaults; names and values as the reference's forwarder has them."""
     return {
-        "kata-agent-socket": "/run/kata-containers/agent.sock",
+        "kata-agent-socket": AGENT_SOCKET,
         "pod-namespace": rewrites.POD_NAMESPACE,
-        "listen": "0.0.0.0:15150",
+        "listen": LISTEN,
         "disable-tls": False,
         "ca-cert-file": "",
         "cert-file": "",
         "cert-key": "",
         "tls-min-version": "",
         "tls-cipher-suites": "",
+    }
+
+
+def flags() -> Mapping[str, str | bool | float]:
+    """The flags of this stage: the last three come from `podvm.cli` and the tests."""
+    return {
+        **public_flags(),
         "notify-socket": "",
         "agent-timeout-seconds": AGENT_SECONDS,
         "niceness": "-10",

@@ -15,8 +15,8 @@ from caa.model.network import PodNetwork, Tunnel
 from caa.net import apply, inspect, netns, nft, spaces, vxlan
 from caa.net.netlink import Netlink
 from caa.net.ops import ChangeLink, Side
+from podvm.rewrites import POD_NAMESPACE
 
-PODNS = "/run/netns/podns"
 _LIMIT = 180.0  # seconds for the primary interface to get its address (`reference/podvm.md` 1.6)
 _PAUSE = 0.05  # seconds between two looks, so that a slow DHCP costs the pod's start at most this much
 
@@ -31,7 +31,7 @@ class Clock:
     sleep: Callable[[float], None] = time.sleep
 
 
-def ensure_netns(path: str = PODNS) -> None:
+def ensure_netns(path: str = POD_NAMESPACE) -> None:
     """Make the pod's network namespace if it is not there, with its loopback up."""
     netns.ensure_netns(path)
     with spaces.opened(path) as both:

@@ -12,10 +12,8 @@ from pathlib import Path
 from caa.errors import ConfigError, InvalidInput, StateError
 from caa.userdata import forwarder as document
 from caa.userdata import paths
-from podvm import forwarder, network
+from podvm import forwarder, network, rewrites
 
-DEFAULT_AGENT_SOCKET = "/run/kata-containers/agent.sock"
-DEFAULT_LISTEN = "0.0.0.0:15150"  # what the reference listens on; mutual TLS guards it
 _TLS_DIRECTORY = Path(paths.DIRECTORY, "tls")
 
 
@@ -23,9 +21,9 @@ _TLS_DIRECTORY = Path(paths.DIRECTORY, "tls")
 class Options:
     """The forwarder's flags, under the reference's names. "" and () mean "as `apf.json` says"."""
 
-    agent_socket: str = DEFAULT_AGENT_SOCKET
-    pod_namespace: str = network.PODNS
-    listen: str = DEFAULT_LISTEN
+    agent_socket: str = forwarder.AGENT_SOCKET
+    pod_namespace: str = rewrites.POD_NAMESPACE
+    listen: str = forwarder.LISTEN
     config: str = paths.FORWARDER
     disable_tls: bool = False
     ca_file: str = ""

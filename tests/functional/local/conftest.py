@@ -1,14 +1,11 @@
 """Real local pod VMs in a network namespace of the test's own."""
 
 import asyncio
-import ctypes
-import os
 import shlex
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
 import pytest
@@ -16,37 +13,13 @@ import pytest
 import providers.local
 from caa.config.load import load
 from caa.model.ids import SandboxId
-from caa.model.network import PodNetwork, Route, Tunnel
 from caa.provider.contract import Instance, LaunchRequest, Owner, Provider
-from caa.userdata.budget import Budget
-from caa.userdata.forwarder import ForwarderConfig, ServerTls
-from caa.userdata.render import Parts, render
+from caa.testing.bootable import own_network, user_data
 from caa.wire.certs import NodeAuthority
 
-_CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
+__all__ = ["Lab", "lab", "own_network"]
 NAME = "podvm-web-0a1b2c3d"
 OWNER = Owner(cluster="c", node="n")
-NETWORK = PodNetwork(
-    interface="eth0",
-    hwaddr="0a:58:0a:32:00:05",
-    mtu=1450,
-    addresses=(ip_interface("10.50.0.5/24"),),
-    routes=(Route(destination=ip_network("0.0.0.0/0"), gateway=ip_address("10.50.0.1"), device="eth0"),),
-)
-TUNNEL = Tunnel(kind="vxlan", index=0, vni=555000, port=4789, worker=ip_interface("10.199.0.1/24"), mtu=1450)
-
-
-@pytest.fixture
-def own_network() -> Iterator[None]:
-    """This thread, and every thread it starts from now on, is in a new and empty network namespace."""
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    assert _libc.unshare(_CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-    try:
-        yield
-    finally:
-        assert _libc.setns(home, _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-        os.close(home)
 
 
 @dataclass
@@ -75,10 +48,7 @@ class Lab:
 
     def user_data(self, name: str, initdata: str = "") -> bytes:
         """The document that a node would send."""
-        identity = self.authority.server_identity(name)
-        tls = ServerTls(client_ca=identity.client_ca, cert=identity.cert, key=identity.key)
-        config = ForwarderConfig(pod_name="web", pod_namespace="default", network=NETWORK, tunnel=TUNNEL, tls=tls)
-        return render(Parts(forwarder=config, initdata=initdata), Budget())
+        return user_data(self.authority, name, initdata=initdata)
 
     async def console(self, driver: Provider, instance: Instance, until: str) -> str:
         """The console once it holds `until`; fails after 10 s."""
