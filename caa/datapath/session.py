@@ -194,9 +194,12 @@ class Session:
     def received(self, data: memoryview) -> list[memoryview]:
         """Take what came from the link; returns the runs of application bytes in it. Raises `Malformed`."""
         size, skip = len(data), self._in_skip
-        if skip < size:
+        if skip >= size:
+            self.passed(size, skip - size)
+        elif skip or self.part or size < HEADER_SIZE or _size(data)[0] + HEADER_SIZE != size or data[8] == CONTROL:
             return self._strip(data)
-        self.passed(size, skip - size)
+        else:
+            self.passed(size, 0)  # one whole frame: by far the most
         return [data]
 
     def _strip(self, data: memoryview) -> list[memoryview]:
@@ -279,14 +282,13 @@ class Session:
         return self._free and not self._out_skip
 
     def _control_frames(self, least: int) -> bytes:
-        """An acknowledgement of `least` bytes or more, and what else is owed; later, if our own frame is not whole."""
+        """An acknowledgement of `least` bytes or more, and what else is owed; within a frame nothing, it rides later."""
+        if not self._can_speak():
+            return b""
         frames = b""
         if self._asked or self._pong or self.got - self._acknowledged >= least:
-            if not self._can_speak():
-                self._mark = min(self._mark, self.got)
-                return b""
             frames = self._owed()
-        if self._bye and self._can_speak():
+        if self._bye:
             self._bye = False
             frames += control(greeting.END)
         return frames

@@ -277,6 +277,32 @@ class TestAcknowledgements:
             relay.send(frame(b"abc")[:9])
 
 
+class TestReceived:
+    @given(st.integers(0, 14))
+    def test_a_header_in_two_pieces(self, at: int) -> None:
+        """Behind its first 4 bytes this frame looks like another whole one."""
+        session, whole = Session(IDENTITY, SECRET), frame(b"abcde")
+        runs = [run for piece in (whole[:at], whole[at:]) for run in session.received(piece)]
+        assert b"".join(runs) == whole
+        assert (session.got, session.part) == (15, b"")
+
+    @given(st.integers(1, 17))
+    def test_half_a_control_frame_counts_for_nothing_and_is_gone_with_the_link(self, size: int) -> None:
+        session = Session(IDENTITY, SECRET)
+        data = memoryview(bytearray(bytes(frame(b"a")) + control(greeting.ACK, bytes(8))[:size]))
+        assert session.received(data) == [frame(b"a")]
+        assert len(session.part) == size
+        session.cut()
+        assert session.received(frame(b"b")) == [frame(b"b")]
+        assert session.got == 22
+
+    def test_a_frame_that_only_looks_like_control_is_the_application_s(self) -> None:
+        session = Session(IDENTITY, SECRET)
+        odd = memoryview(bytearray(HEADER.pack(0, 1, greeting.CONTROL, greeting.END)))
+        assert session.received(odd) == [odd]
+        assert (session.ended, session.got) == (False, 10)
+
+
 class TestHeartbeat:
     def test_no_question_while_something_comes(self, relay: Session, forwarder: Session) -> None:
         for second in range(30):
