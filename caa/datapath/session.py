@@ -282,7 +282,7 @@ class Session:
         return self._free and not self._out_skip
 
     def _control_frames(self, least: int) -> bytes:
-        """An acknowledgement of `least` bytes or more, and what else is owed; within a frame nothing, it rides later."""
+        """An acknowledgement of `least` bytes or more, and what else is owed; within a frame nothing: it rides."""
         if not self._can_speak():
             return b""
         frames = b""
