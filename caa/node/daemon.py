@@ -59,7 +59,7 @@ class _Daemon:
     ready: bool = False
 
     async def run(self, stack: AsyncExitStack) -> None:
-        stops = StopFiles(self.settings[relay.STATE_DIR])
+        stops = StopFiles(self.settings[relay.STATE_DIR], kept=self.parts.store.set_aside is not None)
         await self.parts.service.load()
         await self.parts.recovery.at_once()
         await stop_recorded(self.parts.service, stops)
@@ -91,7 +91,7 @@ class _Daemon:
     async def _until_the_end(self, stops: StopFiles) -> None:
         """Run the background work until told to end; work that fails ends the process with its error."""
         works = [
-            self._background(),
+            self._background(stops),
             watch(self.parts.service, stops),
             self.parts.abandonment.forever(),
             self._renew(),
@@ -118,11 +118,14 @@ class _Daemon:
         """The callers are hung up on by now, and the relay keeps their calls for the next process."""
         await self.parts.service.undo_starts(self.settings[DRAIN_GRACE] * _UNDOING_SHARE)
 
-    async def _background(self) -> None:
+    async def _background(self, stops: StopFiles) -> None:
         """What may be slow: firewall, cloud, relay; then sweep for orphans for ever."""
         await _tolerated("notrack rules", self.parts.networking.start)
         if self.settings[node.CLOUD_CONFIG_VERIFY]:
             await self._verify()
+        if stops.kept:  # the store was damaged; `watch` then acts on what was recorded meanwhile
+            await self.parts.rebuild.until_done()
+            stops.kept = False
         await self.parts.recovery.running()
         while True:
             if self.parts.sweep.rules.enabled:

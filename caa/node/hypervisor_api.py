@@ -43,7 +43,8 @@ class HypervisorApi:
         pod = pod_spec(dict(request.annotations), request.networkNamespacePath)
         self._announce(sandbox, pod)
         if self._stops.has(sandbox):  # of an earlier life of this id: it must not end the new one
-            await self._stop(sandbox)
+            await self._service.stop(sandbox)
+            self._stops.remove(sandbox)
         path = await self._service.create(sandbox, pod, deadline=call.deadline)
         return hypervisor.CreateVMResponse(agentSocketPath=path)
 
@@ -52,15 +53,13 @@ class HypervisorApi:
         return hypervisor.StartVMResponse()
 
     async def stop_vm(self, request: hypervisor.StopVMRequest, call: Call) -> hypervisor.StopVMResponse:  # noqa: ARG002
-        await self._stop(sandbox_id(request.id))
+        sandbox = sandbox_id(request.id)
+        await self._service.stop(sandbox)
+        self._stops.settle(sandbox)
         return hypervisor.StopVMResponse()
 
     async def version(self, request: hypervisor.VersionRequest, call: Call) -> hypervisor.VersionResponse:  # noqa: ARG002
         return hypervisor.VersionResponse(version=VERSION)
-
-    async def _stop(self, sandbox: SandboxId) -> None:
-        await self._service.stop(sandbox)
-        self._stops.remove(sandbox)
 
 
 def announced(sandbox: SandboxId, pod: PodSpec, *, now: time.struct_time) -> str:

@@ -21,6 +21,7 @@ from caa.sandbox.abandoned import Abandonment, Graces
 from caa.sandbox.boot import Recovery
 from caa.sandbox.orphans import Rules, Sweep
 from caa.sandbox.ports import World
+from caa.sandbox.rebuild import Rebuild
 from caa.sandbox.service import Limits, SandboxService
 from caa.sandbox.steps import Connect, Launch, Link, Note, Own, Step
 from caa.sandbox.store import SqliteStore, open_store
@@ -41,6 +42,7 @@ class Parts:
     store: SqliteStore
     service: SandboxService
     recovery: Recovery
+    rebuild: Rebuild
     sweep: Sweep
     abandonment: Abandonment
 
@@ -76,6 +78,7 @@ async def assembled(settings: Settings) -> Parts:
         store=store,
         service=service,
         recovery=Recovery(service=service, links=links, provider=provider, owner=owner, boot_id=booted),
+        rebuild=Rebuild(service=service, links=links, provider=provider, owner=owner, clock=clock, boot_id=booted),
         sweep=Sweep(provider=provider, store=store, owner=owner, clock=clock, rules=gc_rules(settings)),
         abandonment=Abandonment(
             service=service,

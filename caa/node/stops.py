@@ -20,9 +20,13 @@ _EVERY = 5.0  # seconds; a file that is older belongs to a call that never reach
 
 
 class StopFiles:
-    """The folder of recorded stops. Raises `StateError` when it cannot be read or written."""
+    """The folder of recorded stops. Raises `StateError` when it cannot be read or written.
 
-    def __init__(self, state_dir: Path) -> None:
+    While `kept` is true no stop is settled: sandboxes may run that are not known yet.
+    """
+
+    def __init__(self, state_dir: Path, *, kept: bool = False) -> None:
+        self.kept = kept
         self._folder = state_dir / FOLDER
 
     def recorded(self) -> list[SandboxId]:
@@ -37,6 +41,11 @@ class StopFiles:
 
     def has(self, sandbox: SandboxId) -> bool:
         return (self._folder / sandbox).exists()
+
+    def settle(self, sandbox: SandboxId) -> None:
+        """The stop is durable: forget it, unless stops are kept."""
+        if not self.kept:
+            self.remove(sandbox)
 
     def remove(self, sandbox: SandboxId) -> None:
         """Forget a stop; the absent is success."""
@@ -59,7 +68,7 @@ async def stop_recorded(service: SandboxService, stops: StopFiles) -> None:
         log.info("acting on a stop that the relay recorded", sandbox=sandbox)
         try:
             await service.stop(sandbox)
-            stops.remove(sandbox)
+            stops.settle(sandbox)
         except CaaError as error:  # the file stays, the next round tries again
             log.error("a recorded stop failed", sandbox=sandbox, error=str(error))
 

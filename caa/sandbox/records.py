@@ -36,13 +36,19 @@ _ADDRESSES: Mapping[Any, Callable[[str], Any]] = MappingProxyType(
 )
 
 
+class NewerRecord(StateError):
+    """The record is not damaged: it is for a later version of this program."""
+
+
 def encode(record: Sandbox) -> str:
     """A record as JSON text."""
     return json.dumps(_plain(record), separators=(",", ":"), ensure_ascii=False)
 
 
-def decode(text: str) -> Sandbox:
-    """The record of a JSON text; raises `StateError` when it is not one."""
+def decode(text: str, *, version: int = VERSION) -> Sandbox:
+    """The record of a JSON text; raises `StateError` when it is none, `NewerRecord` when a newer program wrote it."""
+    if version > VERSION:
+        raise NewerRecord(f"a record of the store has version {version}, this program knows {VERSION}: update caa")
     try:
         record = _typed(Sandbox, json.loads(text))
     except (ValueError, TypeError, KeyError, AttributeError) as error:

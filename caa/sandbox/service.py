@@ -279,6 +279,19 @@ class SandboxService:
         if life is not None and life.record.phase is Phase.RUNNING and life.record.tunnel is not None:
             await Connect(self._world.network).up(life.record, None)
 
+    async def adopt(self, record: Sandbox) -> bool:
+        """Take over a running sandbox of which the store knows nothing; False for one that is known. `StateError`."""
+        if record.id in self._lives:
+            return False
+        life = self._lives[record.id] = Life(record, changed=self._notify)
+        async with life.lock:
+            try:
+                await self._world.store.add(record)
+            except BaseException:
+                del self._lives[record.id]
+                raise
+        return True
+
     async def give_up(self, sandbox: SandboxId, phase: Phase) -> bool:
         """Stop a sandbox that nobody attends to, if it is still in `phase` and nobody asks for it at this moment."""
         life = self._lives.get(sandbox)

@@ -58,3 +58,13 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "stops").write_text("")
     with pytest.raises(StateError, match="cannot be read"):
         StopFiles(tmp_path).recorded()
+
+
+async def test_kept_ones_are_acted_on_and_stay(tmp_path: Path) -> None:
+    put(tmp_path, "a")
+    service, stops = Service(), StopFiles(tmp_path, kept=True)
+    await stop_recorded(cast(Any, service), stops)
+    assert (service.stopped, names(tmp_path)) == (["a"], ["a"])
+    stops.kept = False
+    await stop_recorded(cast(Any, service), stops)
+    assert (service.stopped, names(tmp_path)) == (["a", "a"], [])
