@@ -156,7 +156,7 @@ def run_relay(world: World, settings: Settings) -> None:
 
 
 def _bare(environ: Mapping[str, str]) -> dict[str, str]:
-    """What an interpreter may need to start. The rest stays here: cloud credentials are none of the relay's business."""
+    """What an interpreter may need to start. The rest stays here: the relay has no use for cloud credentials."""
     return {name: environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TZ") if name in environ}
 
 

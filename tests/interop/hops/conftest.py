@@ -73,6 +73,11 @@ class Running:
     def text(self) -> str:
         return self.log.read_text()
 
+    def lines(self, count: int) -> list[str]:
+        """All lines, once there are at least `count`: what a peer sees and what is logged come in either order."""
+        wait_until(lambda: len(self.text().splitlines()) >= count, f"{count} lines of {self.name}")
+        return self.text().splitlines()
+
     def said(self, word: str) -> list[str]:
         """The lines that begin with a word."""
         return [line for line in self.text().splitlines() if line.startswith(word)]

@@ -151,7 +151,7 @@ def test_our_forwarder_refuses_who_has_no_certificate_of_its_ca(
     if version == "1.2":
         assert "remote error: tls: unknown certificate authority" in complaints[0]
         assert "remote error: tls: handshake failure" in complaints[1]
-    assert vm.process.text().splitlines() == [
+    assert vm.process.lines(2) == [
         "handshake failed: certificate verify failed: unable to get local issuer certificate",
         "handshake failed: peer did not return a certificate",
     ]

@@ -92,4 +92,4 @@ def test_go_and_our_forwarder_have_nothing_in_common(
 ) -> None:
     vm = our_forwarder(node, *profile.of_forwarder())
     assert "remote error: tls: " in go_client.complains(*dialled(vm, node, profile))
-    assert "handshake failed" in vm.process.text()
+    assert "handshake failed" in vm.process.lines(1)[0]
