@@ -77,3 +77,15 @@ def test_links_between_documents_lead_somewhere() -> None:
             if not (page.parent / target).exists():
                 broken.append(f"{page.relative_to(ROOT)}: {target}")
     nothing(broken)
+
+
+def test_paths_that_documents_name_exist() -> None:
+    """A module may be named without its ending; a path with a placeholder in it is nobody's."""
+    named = re.compile(r"`((?:caa|providers|podvm|tests|docs|deploy|\.ci)/[\w./-]+)`")
+    missing = [
+        f"{page.relative_to(ROOT)}: {path}"
+        for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")]
+        for path in named.findall(page.read_text())
+        if not (ROOT / path).exists() and not (ROOT / f"{path}.py").exists()
+    ]
+    nothing(missing)
