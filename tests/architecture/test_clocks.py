@@ -22,9 +22,6 @@ SLEEPERS: dict[str, str] = {
 # Stand-ins and the demo are real time.
 REAL_TIME = "caa/testing/"
 
-# Unit tests that still sleep for real: not mended yet.
-STILL_SLEEPING: frozenset[str] = frozenset({"tests/unit/sandbox/test_drain.py", "tests/unit/sandbox/test_abandoned.py"})
-
 
 def _is_sleep(node: ast.expr) -> bool:
     if isinstance(node, ast.Attribute):
@@ -50,7 +47,7 @@ def _sleeps(source: Source) -> Iterator[str]:
 
 
 def test_no_unit_test_sleeps(everything: list[Source]) -> None:
-    units = [one for one in everything if one.path.startswith("tests/unit/") and one.path not in STILL_SLEEPING]
+    units = [one for one in everything if one.path.startswith("tests/unit/")]
     assert units
     nothing(line for source in units for line in _sleeps(source))
 
@@ -60,9 +57,9 @@ def test_production_sleeps_where_a_reason_is_given(production: list[Source]) -> 
     nothing(line for source in others for line in _sleeps(source))
 
 
-def test_whoever_may_sleep_still_does(everything: list[Source]) -> None:
-    asleep = {source.path for source in everything if any(_sleeps(source))}
-    nothing((SLEEPERS.keys() | STILL_SLEEPING) - asleep)
+def test_whoever_may_sleep_still_does(production: list[Source]) -> None:
+    asleep = {source.path for source in production if any(_sleeps(source))}
+    nothing(SLEEPERS.keys() - asleep)
 
 
 @pytest.mark.parametrize(
