@@ -16,12 +16,22 @@ from typing import Any
 import click
 
 from caa import __version__
+from caa.config import directory
 from caa.config.checks import NODE_CHECKS
 from caa.config.guest import GUEST_ROWS
 from caa.config.identity import CLOUD_PROVIDER
 from caa.config.load import Check, Settings, load
 from caa.config.node import INITDATA, LOG_FORMAT, LOG_LEVEL, NODE_ROWS
-from caa.config.relay import CONTROL_PLANE_GRACE, PODS_DIR, PROXY_TIMEOUT, RELAY_ROWS, RUN_DIR, SOCKET, STATE_DIR
+from caa.config.relay import (
+    CONFIG_DIR,
+    CONTROL_PLANE_GRACE,
+    PODS_DIR,
+    PROXY_TIMEOUT,
+    RELAY_ROWS,
+    RUN_DIR,
+    SOCKET,
+    STATE_DIR,
+)
 from caa.config.render import docs, show
 from caa.config.setting import AnySetting
 from caa.errors import CaaError, ConfigError, InitdataError
@@ -98,7 +108,8 @@ class Commands(click.Group):
 
 
 Rows = Callable[[World, Sequence[str]], Sequence[AnySetting]]
-Act = Callable[[World, Settings], object]
+Read = Callable[[], Settings]
+Act = Callable[[World, Read], object]
 
 
 class SettingsCommand(click.Command):
@@ -125,21 +136,28 @@ class SettingsCommand(click.Command):
         return super().parse_args(ctx, words)
 
     def invoke(self, ctx: click.Context) -> object:
-        """Load the settings, then act."""
+        """Act, with what loads the settings; again and again, since files of the settings directory may change."""
         world: World = ctx.obj
         given = {row.flag: ctx.params[row.name] for row in self._rows if row.flag}
         flags = {flag: text for flag, text in given.items() if text is not None}
-        return self._act(world, load(self._rows, world.environ, flags=flags, checks=self._checks))
+
+        def read() -> Settings:
+            files = _files(world, flags)
+            return load(self._rows, world.environ, flags=flags, files=files, checks=self._checks)
+
+        return self._act(world, read)
 
 
-def run_node(world: World, settings: Settings) -> None:
+def run_node(world: World, read: Read) -> None:
     """Set up the logs and run the control plane until it is told to stop."""
+    settings = read()
     world.find(LOGS)(settings[LOG_LEVEL], settings[LOG_FORMAT], secrets=settings.secrets())
-    world.find(LOOP)(world.find(NODE)(settings))
+    world.find(LOOP)(world.find(NODE)(settings, read))
 
 
-def run_relay(world: World, settings: Settings) -> None:
+def run_relay(world: World, read: Read) -> None:
     """Become the relay: a lean process, started anew so that nothing of this one stays in its memory."""
+    settings = read()
     command = world.find(RELAY)(
         hypervisor_socket=str(settings[SOCKET]),
         pods_dir=str(settings[PODS_DIR]),
@@ -179,10 +197,15 @@ def _node_command(name: str, act: Act, *, text: str, provider: str = "") -> Sett
 
 def _node_rows(world: World, words: Sequence[str]) -> Sequence[AnySetting]:
     """Our rows and those of the driver that arguments or environment choose; `ConfigError` when there is none such."""
-    chosen = _values(_PROVIDER_FLAG, words)
-    flags = {CLOUD_PROVIDER.flag: chosen[-1]} if chosen else {}
-    name = load((CLOUD_PROVIDER,), world.environ, flags=flags)[CLOUD_PROVIDER]
+    given = {row.flag: _values(f"--{row.flag}", words) for row in (CLOUD_PROVIDER, CONFIG_DIR)}
+    flags = {flag: values[-1] for flag, values in given.items() if values}
+    name = load((CLOUD_PROVIDER,), world.environ, flags=flags, files=_files(world, flags))[CLOUD_PROVIDER]
     return (*NODE_ROWS, *world.find(DRIVER)(name).settings)
+
+
+def _files(world: World, flags: Mapping[str, str]) -> Mapping[str, str]:
+    """The settings directory, where environment or flag name one."""
+    return directory.read(load((CONFIG_DIR,), world.environ, flags=flags)[CONFIG_DIR])
 
 
 def _relay_rows(_world: World, _words: Sequence[str]) -> Sequence[AnySetting]:
@@ -230,11 +253,12 @@ def _config_group() -> click.Group:
     return group
 
 
-def _show(_world: World, settings: Settings) -> None:
-    click.echo(show(settings), nl=False)
+def _show(_world: World, read: Read) -> None:
+    click.echo(show(read()), nl=False)
 
 
-def _check(_world: World, settings: Settings) -> None:
+def _check(_world: World, read: Read) -> None:
+    settings = read()
     click.echo(f"ok: {len(settings)} settings, driver {settings[CLOUD_PROVIDER]}")
 
 

@@ -1,4 +1,4 @@
-"""Rows and their sources in, typed values out. Precedence: default, then a non-empty environment, then a flag."""
+"""Rows and their sources in, typed values out. Precedence: default, directory, non-empty environment, flag."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +20,7 @@ class Origin(StrEnum):
     """Where a value came from."""
 
     DEFAULT = "default"
+    DIRECTORY = "settings directory"
     ENVIRONMENT = "environment"
     FLAG = "flag"
 
@@ -59,12 +60,16 @@ class Settings:
         return self[row]
 
     def origin(self, row: AnySetting) -> Origin:
-        """Whether the value is the default, or came from the environment or a flag."""
+        """Where the value came from."""
         return self._item(row).origin
 
     def is_set(self, row: AnySetting) -> bool:
         """Whether an operator set it, to whatever value."""
         return self.origin(row) is not Origin.DEFAULT
+
+    def changed(self, items: Iterable[Loaded]) -> "Settings":
+        """These settings with `items` in place of those of the same rows."""
+        return Settings({**self._loaded, **{item.row.name: item for item in items}}.values())
 
     def named(self) -> Mapping[str, object]:
         """Every value by its row's name: a plain, read-only mapping."""
@@ -110,18 +115,20 @@ def load(
     *,
     flags: Mapping[str, str] = MappingProxyType({}),
     checks: Sequence[Check] = (),
+    files: Mapping[str, str] = MappingProxyType({}),
 ) -> Settings:
     """Take each row's value from its sources and check everything.
 
-    `environ` is by environment key, `flags` by flag name without dashes; other keys of `environ` are ignored. Blanks
-    around a value are dropped (a Secret often ends with a newline); an environment value that is empty then counts as
-    unset, an empty flag does not. Raises one `ConfigError` that tells every bad value, missing setting and broken rule.
+    `environ` and `files` (`caa.config.directory`) are by environment key, `flags` by flag name without dashes; other
+    keys of the former are ignored. Blanks around a value are dropped (a Secret often ends with a newline); a value of
+    environment or file that is empty then counts as unset, an empty flag does not. Raises one `ConfigError` that
+    tells every bad value, missing setting and broken rule.
     """
     _refuse_twins(rows)
     loaded: list[Loaded] = []
     problems: list[str] = []
     for row in rows:
-        found = _take(row, environ, flags=flags)
+        found = _take(row, _source(row, environ, flags=flags, files=files))
         if isinstance(found, Loaded):
             loaded.append(found)
         else:
@@ -142,8 +149,8 @@ def shown(row: AnySetting, text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 20]}... ({len(text)} characters)"
 
 
-def _take(row: AnySetting, environ: Mapping[str, str], *, flags: Mapping[str, str]) -> Loaded | str:
-    text, origin = _source(row, environ, flags=flags)
+def _take(row: AnySetting, source: tuple[str | None, Origin]) -> Loaded | str:
+    text, origin = source
     if text is None:
         return f"{row.label} is required and not set: {row.help}" if row.required else _default(row)
     if row.required and not text:
@@ -159,11 +166,15 @@ def _default(row: AnySetting) -> Loaded:
     return Loaded(row, row.default, Origin.DEFAULT)
 
 
-def _source(row: AnySetting, environ: Mapping[str, str], *, flags: Mapping[str, str]) -> tuple[str | None, Origin]:
+def _source(
+    row: AnySetting, environ: Mapping[str, str], *, flags: Mapping[str, str], files: Mapping[str, str]
+) -> tuple[str | None, Origin]:
     if row.flag and row.flag in flags:
         return flags[row.flag].strip(), Origin.FLAG
-    text = environ.get(row.env, "").strip() if row.env else ""
-    return (text, Origin.ENVIRONMENT) if text else (None, Origin.DEFAULT)
+    for source, origin in ((environ, Origin.ENVIRONMENT), (files, Origin.DIRECTORY)):
+        if row.env and (text := source.get(row.env, "").strip()):
+            return text, origin
+    return None, Origin.DEFAULT
 
 
 def _report(problems: Sequence[str]) -> str:

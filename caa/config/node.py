@@ -61,6 +61,7 @@ INITDATA: Setting[str] = Setting(
     flag="initdata",
     kind=matching(r"[A-Za-z0-9+/=\s]*", "initdata TOML, compressed by gzip and encoded in base64"),
     default="",
+    live=True,
     help="Initdata of pods that bring none of their own: TOML, compressed by gzip, in base64.",
 )
 CLOUD_CONFIG_VERIFY: Setting[bool] = Setting(
@@ -85,6 +86,7 @@ ENABLE_SCRATCH_SPACE: Setting[bool] = Setting(
     flag="enable-scratch-space",
     kind=BOOL,
     default=False,
+    live=True,
     help="Have the pod VM keep unpacked images on an encrypted disk of its own, not in memory.",
 )
 EXTERNAL_NETWORK_VIA_PODVM: Setting[bool] = Setting(
@@ -93,6 +95,7 @@ EXTERNAL_NETWORK_VIA_PODVM: Setting[bool] = Setting(
     flag="ext-network-via-podvm",
     kind=BOOL,
     default=False,
+    live=True,
     help="Traffic that leaves the cluster goes out by a second interface of the pod VM.",
 )
 POD_SUBNET_CIDRS: Setting[tuple[IPNetwork, ...]] = Setting(
@@ -116,6 +119,7 @@ LOG_LEVEL: Setting[str] = Setting(
     flag="log-level",
     kind=choice("debug", "info", "warning", "error"),
     default="info",
+    live=True,
     help="The least severe log lines to write.",
 )
 LOG_FORMAT: Setting[str] = Setting(
@@ -124,6 +128,7 @@ LOG_FORMAT: Setting[str] = Setting(
     flag="log-format",
     kind=choice("console", "json"),
     default="console",
+    live=True,
     help="Log lines for people or, one JSON object a line, for machines.",
 )
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from caa.config.kinds import PATH, duration
+from caa.config.kinds import OPTIONAL_PATH, PATH, duration
 from caa.config.setting import AnySetting, Setting
 
 SOCKET: Setting[Path] = Setting(
@@ -54,4 +54,21 @@ PROXY_TIMEOUT: Setting[float] = Setting(
     help="How long to try to reach the forwarder of a pod VM that has just been created.",
 )
 
-RELAY_ROWS: tuple[AnySetting, ...] = (SOCKET, PODS_DIR, RUN_DIR, STATE_DIR, CONTROL_PLANE_GRACE, PROXY_TIMEOUT)
+CONFIG_DIR: Setting[Path | None] = Setting(
+    name="config_dir",
+    env="CAA_CONFIG_DIR",
+    flag="config-dir",
+    kind=OPTIONAL_PATH,
+    default=None,
+    help="Folder with one file a key, as a mounted ConfigMap or Secret. The node looks at it every 5 s and on SIGHUP.",
+)
+
+RELAY_ROWS: tuple[AnySetting, ...] = (
+    SOCKET,
+    PODS_DIR,
+    RUN_DIR,
+    STATE_DIR,
+    CONTROL_PLANE_GRACE,
+    PROXY_TIMEOUT,
+    CONFIG_DIR,
+)

@@ -10,10 +10,14 @@ _PREFACE = """\
 
 This page is rendered by `caa config docs`; do not edit it.
 
-Each setting comes from its default, then a non-empty environment key, then a flag; the later wins. Blanks around a
-value are dropped. A value that is not allowed stops the program with an error that names the key, the value and what is
-allowed; all of them are reported at once. `caa config show` prints the effective settings and where each came from.
-Durations are written as in Go: `5m`, `1h30m`, `150ms`. Flags may be written with one dash or two.
+Each setting comes from its default, then a file of its key's name in the settings directory (`CAA_CONFIG_DIR`), then a
+non-empty environment key, then a flag; the later wins. Blanks around a value are dropped. A value that is not allowed
+stops the program with an error that names the key, the value and what is allowed; all of them are reported at once.
+`caa config show` prints the effective settings and where each came from. Durations are written as in Go: `5m`, `1h30m`,
+`150ms`. Flags may be written with one dash or two.
+
+A setting marked "live" takes effect within seconds when its file changes, while `caa node` runs; one that is not is
+named in an error of the log and waits for the next start. A wrong value changes nothing and is named too.
 """
 
 

@@ -34,12 +34,12 @@ def default_initdata(encoded: str) -> str:
 
 
 class UserData:
-    """`BootData`. Without `certificates` (--disable-tls) the forwarder gets none."""
+    """`BootData`. Without `certificates` (--disable-tls) the forwarder gets none. `settings` may change at any time."""
 
     def __init__(self, certificates: Certificates | None, budget: Budget, settings: GuestSettings) -> None:
         self._certificates = certificates
         self._budget = budget
-        self._settings = settings
+        self.settings = settings
 
     async def validate(self, pod: PodSpec) -> None:
         """Refuse initdata that the guest would refuse; in a thread, a megabyte of TOML takes its time."""
@@ -58,12 +58,12 @@ class UserData:
             network=sandbox.network,
             tunnel=sandbox.tunnel,
             tls=self._server_tls(sandbox.instance_name),
-            external_net_via_podvm=self._settings.external_net_via_podvm,
+            external_net_via_podvm=self.settings.external_net_via_podvm,
         )
         parts = Parts(
             forwarder=config,
-            initdata=sandbox.pod.initdata or self._settings.initdata,
-            scratch_space=self._settings.scratch_space,
+            initdata=sandbox.pod.initdata or self.settings.initdata,
+            scratch_space=self.settings.scratch_space,
         )
         return render(parts, self._budget)
 
@@ -75,6 +75,6 @@ class UserData:
             client_ca=identity.client_ca,
             cert=identity.cert,
             key=identity.key,
-            min_version=self._settings.tls_min_version,
-            cipher_suites=self._settings.tls_cipher_suites,
+            min_version=self.settings.tls_min_version,
+            cipher_suites=self.settings.tls_cipher_suites,
         )

@@ -6,22 +6,25 @@ cloud and relay. `caa.node.parts` chooses the classes.
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
 from caa.config import node, relay
 from caa.config.lifetimes import DRAIN_GRACE
-from caa.config.load import Settings
+from caa.config.load import Loaded, Settings
 from caa.errors import ConfigError
+from caa.logs import configure
 from caa.model.instance import Severity
 from caa.node.hypervisor_api import HypervisorApi, announce_on
 from caa.node.parts import Parts, assembled, socket_of
 from caa.node.podvminfo_api import PodVMInfoApi
 from caa.node.probe import Probe
+from caa.node.reload import Read, Reload
+from caa.node.reload import watch as watch_settings
 from caa.node.stops import StopFiles, stop_recorded, watch
 from caa.wire.server import Server
 
@@ -32,16 +35,28 @@ _RENEW_AT_LEAST = 60.0
 _UNDOING_SHARE = 1 / 3  # of DRAIN_GRACE is kept for the undoing of starts that did not finish
 
 
-async def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; records stay for the next process. Raises `ConfigError` and `StateError`."""
-    ending = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ending.set)
+async def run(settings: Settings, read: Read | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; records stay for the next process. Raises `ConfigError` and `StateError`.
+
+    `read` loads the settings again, for those that may change while we run.
+    """
+    signals = _Signals()
     async with AsyncExitStack() as stack:
         parts = await assembled(settings)
         _close_at_the_end(parts, stack)
-        await _Daemon(settings, parts, ending).run(stack)
+        await _Daemon(settings, parts, signals, read or (lambda: settings)).run(stack)
+
+
+class _Signals:
+    """What the process was told: to end (SIGTERM, SIGINT), or to read its settings again (SIGHUP)."""
+
+    def __init__(self) -> None:
+        self.end = asyncio.Event()
+        self.reload = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.end.set)
+        loop.add_signal_handler(signal.SIGHUP, self.reload.set)
 
 
 def _close_at_the_end(parts: Parts, stack: AsyncExitStack) -> None:
@@ -55,8 +70,10 @@ def _close_at_the_end(parts: Parts, stack: AsyncExitStack) -> None:
 class _Daemon:
     settings: Settings
     parts: Parts
-    ending: asyncio.Event
+    signals: _Signals
+    read: Read
     ready: bool = False
+    changed: asyncio.Event = field(default_factory=asyncio.Event)  # told when settings have changed
 
     async def run(self, stack: AsyncExitStack) -> None:
         stops = StopFiles(self.settings[relay.STATE_DIR], kept=self.parts.store.set_aside is not None)
@@ -95,9 +112,10 @@ class _Daemon:
             watch(self.parts.service, stops),
             self.parts.abandonment.forever(),
             self._renew(),
+            self._reload(),
         ]
         tasks = [asyncio.create_task(work) for work in works]
-        told = asyncio.create_task(self.ending.wait())
+        told = asyncio.create_task(self.signals.end.wait())
         try:
             pending = {told, *tasks}
             while told in pending:
@@ -130,7 +148,25 @@ class _Daemon:
         while True:
             if self.parts.sweep.rules.enabled:
                 await _tolerated("sweep for orphans", self.parts.sweep.once)
-            await asyncio.sleep(self.parts.sweep.rules.interval)
+            await self._pause(self.parts.sweep.rules.interval)
+
+    async def _pause(self, seconds: float) -> None:
+        """Changed settings end it early."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.changed.wait()
+
+    async def _reload(self) -> None:
+        reload = Reload(self.settings, self.read, self._apply)
+        await watch_settings(reload, self.settings[relay.CONFIG_DIR], told=self.signals.reload)
+
+    def _apply(self, settings: Settings, changed: Sequence[Loaded]) -> None:
+        self.parts.apply(settings, changed)
+        secrets = (*self.settings.secrets(), *settings.secrets())  # a call under way may still tell an old one
+        configure(settings[node.LOG_LEVEL], settings[node.LOG_FORMAT], secrets=secrets)
+        self.settings = settings
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     async def _verify(self) -> None:
         findings = await self.parts.provider.check()

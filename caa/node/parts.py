@@ -2,15 +2,17 @@
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from caa.config import identity, lifetimes, node, relay, tls_rows
-from caa.config.load import Settings
+from caa.config.load import Loaded, Settings
 from caa.model.instance import Owner
 from caa.net.worker import VxlanNetworking
 from caa.node.boot_data import GuestSettings, UserData, default_initdata
+from caa.node.exchange import Exchangeable
 from caa.node.ledger import NullLedger, NullWitness
 from caa.node.links import LinkTls, RelayLinks
 from caa.node.system import SystemClock, boot_id, own_cluster
@@ -35,16 +37,29 @@ STORE = "node.db"
 class Parts:
     """Everything that the daemon starts, watches and closes."""
 
-    provider: Provider
+    provider: Observed
+    driver: Exchangeable
     networking: VxlanNetworking
     certificates: Certificates | None
     links: RelayLinks
     store: SqliteStore
+    boot_data: UserData
     service: SandboxService
     recovery: Recovery
     rebuild: Rebuild
     sweep: Sweep
     abandonment: Abandonment
+
+    def apply(self, settings: Settings, changed: Sequence[Loaded]) -> None:
+        """Take over what may change while the node runs, all or nothing. Raises `ConfigError`, `InitdataError`."""
+        name = settings[identity.CLOUD_PROVIDER]
+        chosen, guest = driver(name), _guest(settings)
+        if any(one.row in chosen.settings for one in changed):
+            self.driver.exchange(chosen.make(settings))
+        self.boot_data.settings = guest
+        self.service.limits = _limits(settings, self.provider)
+        self.sweep.rules = _gc_rules(settings)
+        self.abandonment.graces = _graces(settings)
 
 
 async def assembled(settings: Settings) -> Parts:
@@ -53,7 +68,8 @@ async def assembled(settings: Settings) -> Parts:
     name = settings[identity.CLOUD_PROVIDER]
     certificates = _certificates(settings)
     guest = _guest(settings)
-    provider = Observed(driver(name).make(settings), name)
+    exchangeable = Exchangeable.of(driver(name).make(settings))
+    provider = Observed(exchangeable, name)
     networking = _networking(settings)
     links = _links(settings, certificates)
     budget = Budget(provider.capabilities.user_data_limit, provider.capabilities.user_data_base64)
@@ -68,29 +84,35 @@ async def assembled(settings: Settings) -> Parts:
         Connect(networking),
         Link(links),
     ]
-    limits = Limits(start=settings[lifetimes.START_TIMEOUT], name=provider.capabilities.name_limit)
+    limits = _limits(settings, provider)
     service = SandboxService(world, steps, clock=clock, boot_id=booted, limits=limits)
     return Parts(
         provider=provider,
+        driver=exchangeable,
         networking=networking,
         certificates=certificates,
         links=links,
         store=store,
+        boot_data=boot_data,
         service=service,
         recovery=Recovery(service=service, links=links, provider=provider, owner=owner, boot_id=booted),
         rebuild=Rebuild(service=service, links=links, provider=provider, owner=owner, clock=clock, boot_id=booted),
-        sweep=Sweep(provider=provider, store=store, owner=owner, clock=clock, rules=gc_rules(settings)),
+        sweep=Sweep(provider=provider, store=store, owner=owner, clock=clock, rules=_gc_rules(settings)),
         abandonment=Abandonment(
             service=service,
             links=links,
             witness=NullWitness(),
-            graces=graces(settings),
+            graces=_graces(settings),
             now=asyncio.get_running_loop().time,
         ),
     )
 
 
-def gc_rules(settings: Settings) -> Rules:
+def _limits(settings: Settings, provider: Provider) -> Limits:
+    return Limits(start=settings[lifetimes.START_TIMEOUT], name=provider.capabilities.name_limit)
+
+
+def _gc_rules(settings: Settings) -> Rules:
     """What the operator says about sweeps."""
     return Rules(
         enabled=settings[lifetimes.ENABLE_GC],
@@ -100,7 +122,7 @@ def gc_rules(settings: Settings) -> Rules:
     )
 
 
-def graces(settings: Settings) -> Graces:
+def _graces(settings: Settings) -> Graces:
     """What the operator says about sandboxes that nobody attends to."""
     return Graces(
         unstarted=settings[lifetimes.UNSTARTED_GRACE],

@@ -114,7 +114,9 @@ def _connected(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def migrate(connection: sqlite3.Connection, path: Path, migrations: tuple[tuple[str, ...], ...] = MIGRATIONS) -> None:
+def migrate(
+    connection: sqlite3.Connection, path: Path, *, migrations: tuple[tuple[str, ...], ...] = MIGRATIONS
+) -> None:
     """Take the steps that the file has not seen, all or none. Raises `StateError` for a newer file."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > len(migrations):

@@ -223,8 +223,8 @@ async def test_an_older_file_is_migrated(path: Path, monkeypatch: pytest.MonkeyP
     assert await store.next_tunnel_index() == 0
     await store.close()
     with closing(sqlite3.connect(path)) as db:
-        store_file.migrate(db, path, (*store_file.MIGRATIONS, STEP))
-        store_file.migrate(db, path, (*store_file.MIGRATIONS, STEP))
+        store_file.migrate(db, path, migrations=(*store_file.MIGRATIONS, STEP))
+        store_file.migrate(db, path, migrations=(*store_file.MIGRATIONS, STEP))
         assert db.execute("PRAGMA user_version").fetchone() == (store_file.SCHEMA_VERSION + 1,)
         assert db.execute("SELECT id, note FROM sandboxes").fetchall() == [("a", "old")]
         assert db.execute("SELECT next FROM counters").fetchone() == (101,)
@@ -237,7 +237,7 @@ async def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
     broken = (*store_file.MIGRATIONS, (STEP[0], "UPDATE nowhere SET x = 1"))
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         with pytest.raises(sqlite3.OperationalError, match="nowhere"):
-            store_file.migrate(db, path, broken)
+            store_file.migrate(db, path, migrations=broken)
         assert db.execute("PRAGMA user_version").fetchone() == (store_file.SCHEMA_VERSION,)
     store = await open_store(path)
     await store.add(record())

@@ -4,7 +4,7 @@ import base64
 import gzip
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from caa import __version__
 from caa.cli import DEMO, DRIVER, DRIVER_NAMES, LOGS, LOOP, NODE, RELAY, World, find, main
 from caa.config.identity import CLOUD_PROVIDER
 from caa.config.kinds import BOOL, STRING
+from caa.config.lifetimes import GC_INTERVAL
 from caa.config.load import Settings
 from caa.config.node import ENABLE_SCRATCH_SPACE, FORWARDER_PORT, PAUSE_IMAGE, PEERPODS_LIMIT_PER_NODE
 from caa.config.setting import Setting
@@ -41,11 +42,13 @@ class Stage(World):
     def __init__(self, environ: Mapping[str, str] | None = None, fail: Exception | None = None) -> None:
         super().__init__(environ or {}, self._find, self._replace)
         object.__setattr__(self, "settings", [])
+        object.__setattr__(self, "reads", [])
         object.__setattr__(self, "logs", [])
         object.__setattr__(self, "replaced", [])
         object.__setattr__(self, "fail", fail)
 
     settings: list[Settings]
+    reads: list[Callable[[], Settings]]
     logs: list[Any]
     replaced: list[Any]
     fail: Exception | None
@@ -60,8 +63,9 @@ class Stage(World):
             RELAY: find(RELAY),
         }[target]
 
-    def _node(self, settings: Settings) -> None:
+    def _node(self, settings: Settings, read: Callable[[], Settings]) -> None:
         self.settings.append(settings)
+        self.reads.append(read)
         if self.fail:
             raise self.fail
 
@@ -102,6 +106,36 @@ def test_a_negative_number_is_a_value_and_a_switch_stands_alone() -> None:
     assert main(["node", "--peerpods-limit-per-node", "-1", "--disable-tls"], stage) == 0
     assert stage.settings[0][PEERPODS_LIMIT_PER_NODE] == -1
     assert stage.settings[0][DISABLE_TLS] is True
+
+
+def test_the_settings_directory_lies_between_default_and_environment(tmp_path: Path) -> None:
+    files = {"CLOUD_PROVIDER": "cloud\n", "REGION": "of-file", "FORWARDER_PORT": "1", "GC_INTERVAL": "1h", "other": "x"}
+    for key, text in files.items():
+        (tmp_path / key).write_text(text)
+    stage = Stage({"FORWARDER_PORT": "2"})
+    assert main(["node", "--config-dir", str(tmp_path), "--gc-interval=2h"], stage) == 0
+    (settings,) = stage.settings
+    assert settings[CLOUD_PROVIDER] == "cloud"
+    assert (settings[REGION], settings[FORWARDER_PORT], settings[GC_INTERVAL]) == ("of-file", 2, 7200)
+    assert [settings.origin(row).value for row in (REGION, FORWARDER_PORT, GC_INTERVAL)] == [
+        "settings directory",
+        "environment",
+        "flag",
+    ]
+
+
+def test_the_node_can_read_its_settings_again(tmp_path: Path) -> None:
+    (tmp_path / "REGION").write_text("one")
+    stage = Stage({"CAA_CONFIG_DIR": str(tmp_path), "CLOUD_PROVIDER": "cloud"})
+    assert main(["node"], stage) == 0
+    (tmp_path / "REGION").write_text("two")
+    assert (stage.settings[0][REGION], stage.reads[0]()[REGION]) == ("one", "two")
+
+
+@pytest.mark.parametrize("words", [["node"], ["relay"], ["config", "show"]])
+def test_a_settings_directory_that_is_none(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--config-dir", "/nowhere"], Stage()) == 2
+    assert "CAA_CONFIG_DIR: /nowhere cannot be read: No such file" in capsys.readouterr().err
 
 
 def test_logs_are_set_up_with_the_secrets_to_hide() -> None:

@@ -137,3 +137,51 @@ async def test_recorded_stops_are_acted_on_at_the_start(daemon: Daemon) -> None:
     assert await asyncio.to_thread(lambda: list(stops.iterdir())) == []
     await client.close()
     assert (await daemon.end(process))[0] == 0
+
+
+async def lines_with(daemon: Daemon, process: Process, event: str) -> dict[str, object]:
+    """The next log line with this event."""
+    assert process.stderr is not None
+    async with asyncio.timeout(20):
+        async for line in process.stderr:
+            if line.startswith(b"{") and (found := json.loads(line))["event"] == event:
+                return dict(found)
+    raise AssertionError(f"the daemon ended without saying {event!r}")
+
+
+async def test_settings_change_while_it_runs(daemon: Daemon) -> None:
+    folder = daemon.folder / "config"
+    await asyncio.to_thread(folder.mkdir)
+    await asyncio.to_thread((folder / "GC_INTERVAL").write_text, "10m\n")
+    process = await daemon.spawn(CAA_CONFIG_DIR=str(folder))
+    client = await daemon.client()
+    await lines_with(daemon, process, "swept for orphans")
+    for key, text in (("GC_INTERVAL", "20m"), ("LOG_LEVEL", "debug"), ("FORWARDER_PORT", "15151")):
+        await asyncio.to_thread((folder / key).write_text, text)
+    process.send_signal(signal.SIGHUP)
+    refused = await lines_with(daemon, process, "changed settings that take effect only at the next start of caa node")
+    assert (refused["level"], refused["settings"]) == ("error", ["FORWARDER_PORT (--forwarder-port)"])
+    changed = await lines_with(daemon, process, "settings changed")
+    assert (changed["gc_interval"], changed["log_level"]) == ("20m", "debug")
+    await lines_with(daemon, process, "swept for orphans")  # the new rules are used at once
+    await asyncio.to_thread((folder / "GC_INTERVAL").write_text, "often")
+    process.send_signal(signal.SIGHUP)
+    wrong = await lines_with(daemon, process, "the settings were not read again, those of before stay in effect")
+    assert "GC_INTERVAL (--gc-interval): 'often' from the settings directory is not valid" in str(wrong["error"])
+    assert await version(client) == "0.0.0"
+    await client.close()
+    assert (await daemon.end(process))[0] == 0
+
+
+async def test_a_damaged_store_is_told_and_served(daemon: Daemon) -> None:
+    state = daemon.folder / "state"
+    await asyncio.to_thread(state.mkdir)
+    await asyncio.to_thread((state / "node.db").write_bytes, b"no database" * 1000)
+    process = await daemon.spawn()
+    client = await daemon.client()
+    told = await lines_with(daemon, process, "the store is damaged and was set aside")
+    assert str(told["now"]).startswith(f"{state}/node.db.corrupt-")
+    assert await version(client) == "0.0.0"
+    await lines_with(daemon, process, "the store is not rebuilt yet, trying again")  # there is no relay
+    await client.close()
+    assert (await daemon.end(process))[0] == 0
