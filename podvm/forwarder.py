@@ -83,7 +83,7 @@ class Forwarder:
         self.failed = False
         self._context = context
         self._pod_namespace = pod_namespace
-        self._handshakes = 0
+        self._handshakes: dict[int, tuple[Handshake, Sock]] = {}  # by descriptor, the oldest first
         self._mux: Mux | None = None
 
     def serve_agent(self, agent: Sock) -> None:
@@ -95,21 +95,28 @@ class Forwarder:
         tune(sock)
         if self._context is None:
             self._attach(sock, None)
-        elif self._handshakes >= _HANDSHAKES:
-            self.loop.count("refused", f"{_HANDSHAKES} handshakes are under way")
-            self.loop.close(sock, sock.fileno())
         else:
-            self._handshakes += 1
-            Handshake(self.loop, sock, context=self._context, server_name=None, owner=self)
+            while len(self._handshakes) >= _HANDSHAKES:
+                self._evict()
+            handshake = Handshake(self.loop, sock, context=self._context, server_name=None, owner=self)
+            self._handshakes[sock.fileno()] = handshake, sock
+
+    def _evict(self) -> None:
+        """The one that has kept us waiting longest goes, so that silent clients never keep the relay out."""
+        fd = next(iter(self._handshakes))
+        handshake, sock = self._handshakes.pop(fd)
+        handshake.abandon()
+        self.loop.count("refused", f"more than {_HANDSHAKES} handshakes under way: the oldest is dropped")
+        self.loop.close(sock, fd)
 
     def secured(self, sock: Sock, tls: TlsObject) -> None:
         """The client has shown its certificate."""
-        self._handshakes -= 1
+        self._handshakes.pop(sock.fileno(), None)
         self._attach(sock, tls)
 
     def not_secured(self, sock: Sock, error: Exception) -> None:
         """The client is none of ours, or said nothing."""
-        self._handshakes -= 1
+        self._handshakes.pop(sock.fileno(), None)
         self.loop.count("handshake failed", reason(error))
         self.loop.close(sock, sock.fileno())
 

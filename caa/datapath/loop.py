@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import posix
 from _heapq import heappop, heappush
-from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, epoll
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, POLLOUT, epoll
+from select import poll as poller
 from time import monotonic
 
 from caa.datapath.frames import SLACK
@@ -32,6 +33,10 @@ BROKEN = EPOLLHUP | EPOLLERR
 BUFFER_SIZE = 128 << 10
 _BATCH = 64
 _GROWTH = 64
+# epoll takes at most 2^31 ms, and a caller may well say "in a year".
+_LONGEST_WAIT = 3600.0
+# Lines of one kind in one second; beyond it they are only counted, for a flood of bad peers must not fill a disk.
+_LINES_PER_SECOND = 20
 
 
 def _ignore(_event: int) -> None:
@@ -66,6 +71,7 @@ class Loop:
         "_masks",
         "_order",
         "_running",
+        "_said",
         "_timers",
         "buffer",
         "counts",
@@ -84,6 +90,7 @@ class Loop:
         self.raw = bytearray(BUFFER_SIZE + SLACK)
         self.buffer = memoryview(self.raw)[:BUFFER_SIZE]
         self.counts: dict[str, int] = {}
+        self._said: dict[str, tuple[float, int]] = {}  # per kind: the second it counts for, lines in it
 
     def now(self) -> float:
         """Seconds of the monotonic clock."""
@@ -150,9 +157,17 @@ class Loop:
         return timer
 
     def count(self, what: str, text: str = "") -> None:
-        """Count an event; with a text, say it on stderr too."""
+        """Count an event; with a text, say it on stderr too, unless this kind is said too often."""
         self.counts[what] = self.counts.get(what, 0) + 1
-        if text:
+        if not text:
+            return
+        second, lines = self._said.get(what, (0.0, 0))
+        if monotonic() - second >= 1:
+            if lines > _LINES_PER_SECOND:
+                say(f"{what}: {lines - _LINES_PER_SECOND} more of these were not written")
+            second, lines = monotonic(), 0
+        self._said[what] = second, lines + 1
+        if lines < _LINES_PER_SECOND:
             say(f"{what}: {text}")
 
     def stop(self) -> None:
@@ -163,10 +178,11 @@ class Loop:
         """Serve until `stop`, or until a signal handler raises `SystemExit`."""
         poll, handlers, timers = self._epoll.poll, self._handlers, self._timers
         self._running = True
-        fd = -1
         while self._running:
+            events = poll(self._wait() if timers else -1, _BATCH)
+            fd = -1
             try:
-                for fd, event in poll(self._wait() if timers else -1, _BATCH):
+                for fd, event in events:
                     handlers[fd](event)
             except Exception as error:
                 self._crashed(fd, error)
@@ -176,7 +192,11 @@ class Loop:
                 self._bury()
 
     def _wait(self) -> float:
-        return max(self._timers[0].when - monotonic(), 0)
+        """Seconds until the next timer that still stands, at most an hour; -1 when none does."""
+        timers = self._timers
+        while timers and timers[0].call is None:
+            heappop(timers)
+        return min(max(timers[0].when - monotonic(), 0), _LONGEST_WAIT) if timers else -1
 
     def _fire(self) -> None:
         now = monotonic()
@@ -220,9 +240,15 @@ def describe(error: BaseException) -> str:
 
 
 def say(text: str) -> None:
-    """One line to stderr. A full or closed pipe loses the line, never the pod."""
+    """One line to stderr. A full or closed pipe loses the line, never the pod.
+
+    A pipe that is ready takes PIPE_BUF (4096) bytes without blocking; stderr may be shared, so it stays as it is.
+    """
+    ready = poller()
+    ready.register(2, POLLOUT)
     try:
-        posix.write(2, text.encode("utf-8", "replace")[:4000] + b"\n")
+        if ready.poll(0) == [(2, POLLOUT)]:
+            posix.write(2, text.encode("utf-8", "replace")[:4000] + b"\n")
     except OSError:
         pass
 

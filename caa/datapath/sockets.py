@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 _PATH_LIMIT = 107  # sockaddr_un.sun_path, without its closing zero
 _OUT_OF_ROOM = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 _REST_SECONDS = 0.2
+# A Go shim that finds the queue full fails at once and never sends its StopVM again.
+_BACKLOG = 4096
+_ACCEPTS = 64  # connections taken in one event
 
 
 class Sock(socket):
@@ -47,7 +50,7 @@ class Sock(socket):
 
 
 class Listener:
-    """Accepts connections, one an event, and hands them to `accepted(sock)`.
+    """Accepts connections and hands them to `accepted(sock)`.
 
     `uids` limits who may connect to a unix socket. Without descriptors left it rests a moment instead of spinning.
     """
@@ -81,17 +84,25 @@ class Listener:
         """A failed connection is no reason to stop listening, and `_accepted` has closed it."""
 
     def _ready(self, _event: int) -> None:
-        try:
-            fd, _ = self._sock._accept()  # type: ignore[attr-defined]  # what socket.accept calls
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._loop.count("accept failed", str(error))
-            if error.errno in _OUT_OF_ROOM:
-                self._loop.mute(self.fd, IN)
-                self._loop.later(_REST_SECONDS, self._again)
-            return
-        sock = Sock(fileno=fd)
+        for _ in range(_ACCEPTS):
+            try:
+                fd, _ = self._sock._accept()  # type: ignore[attr-defined]  # what socket.accept calls
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._refused(error)
+                return
+            self._take(Sock(fileno=fd))
+            if self.fd < 0:  # closed by what it accepted
+                return
+
+    def _refused(self, error: OSError) -> None:
+        self._loop.count("accept failed", str(error))
+        if error.errno in _OUT_OF_ROOM:
+            self._loop.mute(self.fd, IN)
+            self._loop.later(_REST_SECONDS, self._again)
+
+    def _take(self, sock: Sock) -> None:
         sock.setblocking(False)
         if self._uids is not None and peer_uid(sock) not in self._uids:
             self._loop.count("refused", f"uid {peer_uid(sock)} may not connect to {self._path}")
@@ -134,7 +145,7 @@ def listen_unix(loop: Loop, path: str, *, accepted: Callable[[Sock], object]) ->
         unlink(fresh)
         sock.bind(fresh)
         posix.chmod(fresh, 0o600)
-        sock.listen(128)
+        sock.listen(_BACKLOG)
         sock.setblocking(False)
         posix.rename(fresh, path)
     except OSError:
@@ -167,7 +178,7 @@ def listen_tcp(loop: Loop, host: str, *, port: int, accepted: Callable[[Sock], o
         if family == AF_INET6:
             sock.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 0)
         sock.bind(address)
-        sock.listen(128)
+        sock.listen(_BACKLOG)
         sock.setblocking(False)
     except OSError:
         sock.close()

@@ -14,7 +14,7 @@ from caa.datapath.sockets import connect_unix, listen_unix, unlink
 from caa.relay.agent_front import AgentFront, own_directory
 from caa.relay.commands import Commands
 from caa.relay.hypervisor_front import HypervisorFront
-from caa.relay.stops import Courier, Stops
+from caa.relay.stops import Courier, Scribe, Stops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ class Relay:
         self._fronts.append(agents)
         commands = Commands(self.loop, agents, dial_seconds=settings.number("dial-timeout-seconds"))
         courier = Courier(self.loop, node, stops=stops)
-        front = HypervisorFront(self.loop, node, stops=stops, courier=courier, grace=settings.number("grace-seconds"))
+        scribe = Scribe(self.loop, stops)
+        grace = settings.number("grace-seconds")
+        front = HypervisorFront(self.loop, node, scribe=scribe, courier=courier, grace=grace)
         try:
             command_socket = f"{settings.text('run-dir')}/{COMMAND_SOCKET}"
             self._listeners.append(listen_unix(self.loop, command_socket, accepted=commands.accepted))

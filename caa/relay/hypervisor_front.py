@@ -30,7 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from caa.datapath.loop import Loop, Timer
     from caa.datapath.sockets import Sock
-    from caa.relay.stops import Courier, Stops
+    from caa.relay.stops import Courier, Scribe
 
 # runtime-rs gives StopVM one second and never asks again.
 STOP_SECONDS = 0.5
@@ -107,12 +107,29 @@ class Session:
     # The shim asks
 
     def _asked(self, stream: int, frame: bytes) -> None:
+        """A StopVM is on the disk before anything else happens to it."""
+        sandbox = _to_stop(frame)
+        if sandbox:
+            self._front.scribe.write(sandbox, lambda problem: self._recorded(frame, sandbox, problem=problem))
+        else:
+            self._begin(stream, frame, stop="")
+
+    def _recorded(self, frame: bytes, sandbox: str, *, problem: str) -> None:
+        if problem:
+            self._loop.count("stop not recorded", f"sandbox={sandbox}: {problem}")
+        if self._shim.fd >= 0:
+            self._begin(stream_of(frame), frame, stop="" if problem else sandbox)
+        else:
+            self._front.courier.deliver(sandbox)
+
+    def _begin(self, stream: int, frame: bytes, *, stop: str) -> None:
         try:
             self._admit(stream, frame)
         except Refused as refused:
             self._shim.send(refusal(stream, refused))
             return
         call = Call(stream, frame)
+        call.stop = stop
         self._read(call)
         self._calls[stream] = call
         if self._node is not None:
@@ -130,7 +147,7 @@ class Session:
             raise Refused(RESOURCE_EXHAUSTED, "too many calls wait for the node")
 
     def _read(self, call: Call) -> None:
-        """Learn deadline and, for a StopVM, the sandbox. What cannot be read is the node's to refuse."""
+        """Learn the deadline. What cannot be read is the node's to refuse."""
         seconds = self._front.grace
         try:
             request = Request(call.frame[HEADER_SIZE:])
@@ -138,25 +155,12 @@ class Session:
             if request.timeout:
                 call.own = request.timeout
                 seconds = request.timeout / _NANO
-            if request.service == HYPERVISOR and request.method == "StopVM":
-                call.stop = self._record(edits.last_bytes(request.payload, 1).decode("utf-8", "replace"))
         except edits.EditError:
             pass
         self._set_deadline(call, seconds)
         if call.stop:
             _cancel(call)
             call.timer = self._loop.later(STOP_SECONDS, lambda: self._answer_stop(call))
-
-    def _record(self, sandbox: str) -> str:
-        """Make the stop durable; returns the sandbox, or nothing when we cannot vouch for it."""
-        if not is_safe(sandbox):
-            return ""
-        try:
-            self._front.stops.record(sandbox)
-        except OSError as error:
-            self._loop.count("stop not recorded", f"sandbox={sandbox}: {error.strerror or error}")
-            return ""
-        return sandbox
 
     def _set_deadline(self, call: Call, seconds: float) -> None:
         _cancel(call)
@@ -246,18 +250,30 @@ class Session:
 class HypervisorFront:
     """All connections of shims. `grace` (seconds) is for calls that carry no deadline."""
 
-    __slots__ = ("courier", "grace", "loop", "node_path", "stops")
+    __slots__ = ("courier", "grace", "loop", "node_path", "scribe")
 
-    def __init__(self, loop: Loop, node_path: str, *, stops: Stops, courier: Courier, grace: float) -> None:
+    def __init__(self, loop: Loop, node_path: str, *, scribe: Scribe, courier: Courier, grace: float) -> None:
         self.loop = loop
         self.node_path = node_path
-        self.stops = stops
+        self.scribe = scribe
         self.courier = courier
         self.grace = grace
 
     def accepted(self, sock: Sock) -> None:
         """A shim has connected."""
         Session(self, sock)
+
+
+def _to_stop(frame: bytes) -> str:
+    """The sandbox that a StopVM names, "" for every other call and for an id that could not be a file's name."""
+    try:
+        request = Request(frame[HEADER_SIZE:])
+        if request.service != HYPERVISOR or request.method != "StopVM":
+            return ""
+        sandbox = edits.last_bytes(request.payload, 1).decode("utf-8", "replace")
+    except edits.EditError:
+        return ""
+    return sandbox if is_safe(sandbox) else ""
 
 
 def _cancel(call: Call) -> None:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import posix
+from _thread import start_new_thread
 
 from caa.datapath import edits
 from caa.datapath.channel import Channel
 from caa.datapath.frames import HEADER_SIZE, RESPONSE, call
+from caa.datapath.loop import IN
 from caa.datapath.sockets import connect_unix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from caa.datapath.loop import Loop, Timer
+
+    Written = Callable[[str], object]  # told with "" or with why it is not on the disk
 
 HYPERVISOR = "hypervisor.Hypervisor"
 _SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
+_CREATE = posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW
 _ANSWER_SECONDS = 10.0
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
@@ -33,11 +40,19 @@ class Stops:
     def __init__(self, directory: str) -> None:
         self._directory = directory
 
-    def record(self, sandbox: str) -> None:
-        """Write the stop through to the disk; again is fine. Raises `OSError`."""
-        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW
-        _sync(posix.open(self._path(sandbox), flags, 0o600))
-        _sync(posix.open(self._directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC))
+    def record(self, sandboxes: Sequence[str]) -> dict[str, str]:
+        """Write stops through to the disk; again is fine. Returns those that failed, each with the reason."""
+        failed = {}
+        for sandbox in sandboxes:
+            try:
+                _sync(posix.open(self._path(sandbox), _CREATE, 0o600))
+            except OSError as error:
+                failed[sandbox] = error.strerror or str(error)
+        try:
+            _sync(posix.open(self._directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC))
+        except OSError as error:
+            return dict.fromkeys(sandboxes, error.strerror or str(error))
+        return failed
 
     def pending(self, sandbox: str) -> bool:
         """Whether the node has not made the stop its own yet (it removes the file then)."""
@@ -56,6 +71,61 @@ def _sync(fd: int) -> None:
         posix.fsync(fd)
     finally:
         posix.close(fd)
+
+
+class Scribe:
+    """Records stops in a thread: a slow disk must not hold up the loop, and with it every pod's calls.
+
+    The thread ends when nothing is left to write; what came meanwhile shares one write of the folder.
+    """
+
+    __slots__ = ("_done", "_event", "_loop", "_queue", "_running", "_stops")
+
+    def __init__(self, loop: Loop, stops: Stops) -> None:
+        self._loop = loop
+        self._stops = stops
+        self._queue: list[tuple[str, Written]] = []
+        self._done: list[tuple[Written, str]] = []
+        self._running = False
+        self._event = posix.eventfd(0, posix.EFD_CLOEXEC | posix.EFD_NONBLOCK)
+        loop.add(self._event, IN, handler=self._tell, crash=self._crashed)
+
+    def write(self, sandbox: str, written: Written) -> None:
+        """Make a stop durable, then call `written` in the loop."""
+        self._queue.append((sandbox, written))
+        self._start()
+
+    def close(self) -> None:
+        """Stop telling; what is being written is still written."""
+        self._loop.remove(self._event)
+        posix.close(self._event)
+
+    def _start(self) -> None:
+        if self._queue and not self._running:
+            self._running = True
+            batch, self._queue = self._queue, []
+            start_new_thread(self._work, (batch,))
+
+    def _work(self, batch: list[tuple[str, Written]]) -> None:
+        """In the thread: nothing but the disk, the list of results and the event."""
+        failed = self._stops.record([sandbox for sandbox, _ in batch])
+        self._done += [(written, failed.get(sandbox, "")) for sandbox, written in batch]
+        posix.eventfd_write(self._event, 1)
+
+    def _tell(self, _event: int) -> None:
+        try:
+            posix.eventfd_read(self._event)
+        except BlockingIOError:
+            return
+        self._running = False
+        self._start()
+        while self._done:
+            written, problem = self._done.pop(0)
+            written(problem)
+
+    def _crashed(self) -> None:
+        """One answer failed, its connection is gone; the others are told with another event."""
+        posix.eventfd_write(self._event, 1)
 
 
 class Courier:

@@ -1,10 +1,14 @@
 """The loop on pipes: events, timers, and a handler that fails."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import caa
 from caa.datapath.frames import SLACK
 from caa.datapath.loop import BUFFER_SIZE, IN, Loop, be_nice
 
@@ -84,6 +88,42 @@ def test_timers_come_in_order_and_may_be_cancelled() -> None:
     loop.run()
     assert seen == [1, 2]
     assert loop.counts == {"crashed": 1}
+
+
+def test_a_timer_far_away_is_waited_for_in_parts() -> None:
+    """epoll refuses a wait of more than 24.8 days; a cancelled timer is not waited for at all."""
+    loop = Loop()
+    loop.later(400 * 86400, lambda: None)
+    loop.later(1.0, lambda: None).cancel()
+    assert loop._wait() == 3600
+    loop.later(0.01, loop.stop)
+    loop.run()
+    assert loop.counts == {}
+
+
+def test_a_full_stderr_loses_lines_and_waits_for_nobody() -> None:
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from caa.datapath.loop import say\n"
+        "for _ in range(1000): say('x' * 1000)\n"
+        "print('done', flush=True)"
+    )
+    argv = [sys.executable, "-I", "-c", program, str(Path(caa.__file__).parents[1])]
+    child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"done\n"
+    child.communicate(timeout=10)
+
+
+def test_a_flood_of_lines_is_counted_and_not_written(capfd: pytest.CaptureFixture[str]) -> None:
+    loop = Loop()
+    for _ in range(500):
+        loop.count("malformed", "a bad peer")
+    loop.count("other", "still said")
+    lines = capfd.readouterr().err.splitlines()
+    assert loop.counts["malformed"] == 500
+    assert lines.count("malformed: a bad peer") == 20
+    assert lines[-1] == "other: still said"
 
 
 def test_nothing_asked_for_is_no_event_at_all(pipes: list[tuple[int, int]]) -> None:

@@ -26,8 +26,9 @@ def test_unsafe_ids(sandbox: str) -> None:
 def test_a_stop_is_a_file_until_the_node_removes_it(tmp_path: Path) -> None:
     stops = Stops(str(tmp_path))
     assert not stops.pending("pod")
-    stops.record("pod")
-    stops.record("pod")
+    assert stops.record(["pod"]) == {}
+    assert stops.record(["pod", "other"]) == {}
+    assert stops.pending("other")
     assert stops.pending("pod")
     assert (tmp_path / "pod").stat().st_mode & 0o777 == 0o600
     (tmp_path / "pod").unlink()
@@ -36,8 +37,14 @@ def test_a_stop_is_a_file_until_the_node_removes_it(tmp_path: Path) -> None:
 
 def test_a_stop_does_not_follow_a_link(tmp_path: Path) -> None:
     (tmp_path / "pod").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OSError, match="symbolic links"):
-        Stops(str(tmp_path)).record("pod")
+    failed = Stops(str(tmp_path)).record(["pod", "fine"])
+    assert list(failed) == ["pod"]
+    assert "symbolic links" in failed["pod"]
+    assert (tmp_path / "fine").exists()
+
+
+def test_a_folder_that_is_gone_fails_every_stop(tmp_path: Path) -> None:
+    assert set(Stops(str(tmp_path / "absent")).record(["a", "b"])) == {"a", "b"}
 
 
 def test_the_command_line_runs_our_source_without_site() -> None:
