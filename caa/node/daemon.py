@@ -32,6 +32,7 @@ log = structlog.get_logger(__name__)
 
 SOCKET = "node.sock"
 _RENEW_AT_LEAST = 60.0
+_TOLERATED = 900.0  # seconds; a call of the cloud that never returns must not be the last sweep
 _UNDOING_SHARE = 1 / 3  # of DRAIN_GRACE is kept for the undoing of starts that did not finish
 
 
@@ -189,7 +190,8 @@ class _Daemon:
 async def _tolerated(what: str, act: Callable[[], Awaitable[Any]]) -> None:
     """Do what pods can live without; a failure is told once here and tried again by whoever comes next."""
     try:
-        await act()
+        async with asyncio.timeout(_TOLERATED):
+            await act()
     except Exception as error:  # also a driver's that breaks its contract: pods run on without
         log.error("failed, going on without", what=what, error=f"{type(error).__name__}: {error}")
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
+from caa.logs import Lossy
 from caa.model.ids import SandboxId, sandbox_id
 from caa.model.pod_annotations import pod_spec
 from caa.model.sandbox import PodSpec
@@ -75,8 +76,9 @@ def announced(sandbox: SandboxId, pod: PodSpec, *, now: time.struct_time) -> str
 def announce_on(stream: TextIO = sys.stderr) -> Announce:
     """Write the line of every sandbox to `stream`, whatever the log's format is."""
 
+    lossy = Lossy(stream)
+
     def announce(sandbox: SandboxId, pod: PodSpec) -> None:
-        stream.write(announced(sandbox, pod, now=time.localtime()) + "\n")
-        stream.flush()
+        lossy.write(announced(sandbox, pod, now=time.localtime()) + "\n")
 
     return announce

@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+_PATIENCE = 60.0  # seconds for one answer; a cloud's that never comes must not keep links and tunnels from being mended
+
 
 class Action(Enum):
     """What becomes of a record. The value says why, for the log."""
@@ -112,7 +114,8 @@ class Recovery:
 
 async def _asked(question: Awaitable[T], what: str) -> T | None:
     try:
-        return await question
+        async with asyncio.timeout(_PATIENCE):
+            return await question
     except Exception as error:  # a driver that breaks its contract must not end every start of the node
         log.warning("could not be looked at, keeping what runs", what=what, error=f"{type(error).__name__}: {error}")
         return None

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field
 
 import structlog
 
-from caa.errors import ProviderError
 from caa.model.ids import InstanceId
 from caa.model.instance import Instance, Owner
 from caa.model.sandbox import Sandbox
@@ -88,6 +87,6 @@ class Sweep:
         try:
             await self.provider.delete(orphan.id)
             counts.removed += 1
-        except ProviderError as error:  # the next sweep tries again
-            log.error("the orphan was not removed", instance=orphan.name, error=str(error))
+        except Exception as error:  # whatever a driver raises, the others are looked at; the next sweep tries again
+            log.error("the orphan was not removed", instance=orphan.name, error=f"{type(error).__name__}: {error}")
             counts.failed += 1

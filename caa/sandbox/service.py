@@ -236,8 +236,8 @@ class SandboxService:
                 await life.mark_stopping(self._world.store)
         finally:  # a full disk must not keep a pod VM alive
             if life.teardown is None and self._lives.get(life.id) is life:
-                log.info("sandbox stopping", sandbox=life.id)
                 life.teardown = self._tasks.spawn(self._teardown(life))
+                log.info("sandbox stopping", sandbox=life.id)
 
     async def _teardown(self, life: Life) -> None:
         life.bind_log()

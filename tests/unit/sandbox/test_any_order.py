@@ -91,11 +91,32 @@ class AnyOrder(RuleBasedStateMachine):
         )
         faults.times[call] = times
 
+    @rule(sandbox=IDS)
+    def give_up(self, sandbox: SandboxId) -> None:
+        """Nobody seems to attend to it; calls may come at the same moment."""
+        for record in self.bench.service.records():
+            if record.id == sandbox:
+                self.call(self.bench.service.give_up(sandbox, record.phase))
+
     @rule(rebooted=st.booleans())
     def crash(self, rebooted: bool) -> None:
         if rebooted:
             self.bench.boot_id += "+"
         self.runner.run(self._restarted())
+
+    @rule(undone=st.sampled_from([0.0, 0.01]))
+    def told_to_end(self, undone: float) -> None:
+        """As a roll-out does: the connections are closed after the drain, the calls come again."""
+
+        async def ended() -> None:
+            await self.bench.service.drain(0)
+            self.bench.service.closing()
+            for one in self.calls:
+                one.cancel()
+            await self.bench.service.undo_starts(undone)
+            await self._restarted()
+
+        self.runner.run(ended())
 
     async def _restarted(self) -> None:
         await self.bench.restart()

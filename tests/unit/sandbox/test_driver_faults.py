@@ -2,14 +2,15 @@
 caller was told why. Other owners' instances are never touched."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from caa.errors import Code, StepFailed
+from caa.errors import Code, ProviderError, StepFailed
 from caa.model.ids import InstanceId, SandboxId
-from caa.model.instance import Instance, Owner
+from caa.model.instance import Capabilities, Instance, Owner, Sizing
 from caa.sandbox.boot import Recovery
 from caa.sandbox.orphans import Rules, Sweep
 from caa.sandbox.service import Limits, SandboxService
@@ -86,6 +87,19 @@ async def test_create(site: Site, fault: Fault) -> None:
         Fault.SILENT: Code.DEADLINE_EXCEEDED,
     }
     assert failure.value.code is codes.get(fault, Code.UNAVAILABLE)
+    await site.ended()
+
+
+@pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.HALF_MADE])
+async def test_instance_types(site: Site, fault: Fault) -> None:
+    """Where there is a catalogue, a start asks for it first: nothing is made yet."""
+    site.limit_starts(0.2 if fault in (Fault.TIMEOUT, Fault.SILENT) else 60)
+    site.cloud.capabilities = Capabilities(sized_by_type=True)
+    site.driver.plan("instance_types", fault)
+    await site.service.create(ONE, site.bench.pod(sizing=Sizing(vcpus=2)))
+    with pytest.raises(StepFailed, match="could not create the pod VM"):
+        await site.service.start(ONE)
+    assert site.cloud.made == 0
     await site.ended()
 
 
@@ -175,6 +189,21 @@ async def test_the_list_at_the_start_costs_no_pod_its_life(site: Site, fault: Fa
     await site.reborn()
     assert len(site.cloud.ledger) == 1
     await site.ended()
+
+
+@pytest.mark.parametrize("fault", [*DELETE_FAULTS, Fault.CAPACITY])
+async def test_a_sweep(site: Site, fault: Fault) -> None:
+    """An orphan stays no longer than the faults do."""
+    site.cloud.ledger[InstanceId("x")] = Entry(OWNER, Instance(id=InstanceId("x"), name="x", addresses=()))
+    site.driver.plan("list_owned", fault)
+    site.driver.plan("delete", fault)
+    sweep = Sweep(
+        provider=site.driver, store=site.bench.store, owner=OWNER, clock=site.bench.clock, rules=Rules(grace=0)
+    )
+    for _ in range(3):
+        with suppress(ProviderError, ZeroDivisionError):  # the daemon logs them and comes again
+            await sweep.once()
+    assert site.cloud.ledger == {}
 
 
 async def test_others_are_never_touched(site: Site) -> None:
