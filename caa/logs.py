@@ -1,11 +1,13 @@
 """Logging for every long-running command: one set-up, one context per sandbox, and what must never be written."""
 
 import logging
+import os
 import re
+import select
 import sys
 from collections.abc import Iterable, Mapping, MutableMapping
 from contextlib import AbstractContextManager
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import Processor
@@ -20,6 +22,51 @@ _SECRET_KEY = re.compile(
     re.IGNORECASE,
 )
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL)
+
+
+class Lossy:
+    """A text stream that loses lines instead of waiting or failing: a log may not hold up or end the node.
+
+    A pipe nobody reads, a reader that is gone and a full disk all cost the line, and nothing else.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._fd = _descriptor(stream)
+        self._ready = select.poll()
+        if self._fd is not None:
+            self._ready.register(self._fd, select.POLLOUT)
+
+    def write(self, text: str) -> int:
+        """Write whole or in part, or not at all; returns the length of the text all the same."""
+        try:
+            if self._fd is None:
+                self._stream.write(text)
+            else:
+                self._to_descriptor(self._fd, text.encode(errors="replace"))
+        except (OSError, ValueError):  # ValueError: the stream is closed
+            pass
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def _to_descriptor(self, fd: int, data: bytes) -> None:
+        """A pipe that is ready takes PIPE_BUF bytes without blocking."""
+        for at in range(0, len(data), select.PIPE_BUF):
+            if self._ready.poll(0) != [(fd, select.POLLOUT)]:
+                return
+            os.write(fd, data[at : at + select.PIPE_BUF])
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):  # a stream in memory
+        return None
 
 
 def configure(level: str, style: str, *, secrets: Iterable[str] = (), stream: TextIO = sys.stderr) -> None:
@@ -39,12 +86,12 @@ def configure(level: str, style: str, *, secrets: Iterable[str] = (), stream: Te
     structlog.configure(
         processors=[*shared, *final],
         wrapper_class=structlog.make_filtering_bound_logger(numeric),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, Lossy(stream))),
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final]
     )
-    handler = logging.StreamHandler(stream)
+    handler = logging.StreamHandler(Lossy(stream))
     handler.setFormatter(formatter)
     logging.basicConfig(level=max(numeric, logging.WARNING), handlers=[handler], force=True)
 

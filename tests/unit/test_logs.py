@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,23 @@ def test_the_console_writes_one_readable_line() -> None:
     assert "slow" in line
     assert "instance=i-1" in line
     assert "seconds=3" in line
+
+
+def test_a_pipe_that_nobody_reads_costs_lines_and_no_time() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "w") as stream:
+        lossy = logs.Lossy(stream)
+        for _ in range(1000):
+            assert lossy.write("x" * 1000 + "\n") == 1001
+        os.set_blocking(reader.fileno(), False)
+        assert 0 < len(reader.read()) <= 1 << 16
+
+
+def test_a_reader_that_is_gone_a_closed_stream_and_a_full_disk_cost_the_line() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream:
+        logs.Lossy(stream).write("lost\n")
+    logs.Lossy(stream).write("closed\n")
+    with Path("/dev/full").open("w") as full:
+        logs.Lossy(full).write("no room\n")
