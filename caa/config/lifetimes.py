@@ -1,6 +1,6 @@
 """Rows of how long things may last on a node: starts, the drain, what nobody attends to, what nobody owns.
 
-All of them may change while the node runs. "0" turns a grace period off where its help says so.
+All but one may change while the node runs. "0" turns a grace period off where its help says so.
 """
 
 from caa.config.kinds import BOOL, duration
@@ -25,6 +25,15 @@ DRAIN_GRACE: Setting[float] = Setting(
     live=True,
     help="How long a node that is told to end lets running starts and stops finish; starts that do not are undone, and "
     "the next node takes them anew. Keep it below terminationGracePeriodSeconds.",
+)
+TAKEOVER_WAIT: Setting[float] = Setting(
+    name="takeover_wait",
+    env="TAKEOVER_WAIT",
+    flag="takeover-wait",
+    kind=duration(),
+    default=0.0,
+    help="How long a node that starts waits for another one on the same state directory to end, as in a roll-out that "
+    "starts the new pod first; 0 refuses at once.",
 )
 UNSTARTED_GRACE: Setting[float] = Setting(
     name="unstarted_grace",
@@ -96,6 +105,7 @@ GC_DRY_RUN: Setting[bool] = Setting(
 LIFETIME_ROWS: tuple[AnySetting, ...] = (
     START_TIMEOUT,
     DRAIN_GRACE,
+    TAKEOVER_WAIT,
     UNSTARTED_GRACE,
     UNOPENED_GRACE,
     CLOSED_GRACE,

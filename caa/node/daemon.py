@@ -6,7 +6,7 @@ cloud and relay. `caa.node.parts` chooses the classes.
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,9 +43,21 @@ async def run(settings: Settings, read: Read | None = None) -> None:
     """
     signals = _Signals()
     async with AsyncExitStack() as stack:
-        parts = await assembled(settings)
+        parts = await _unless_ended(assembled(settings), signals.end)
+        if parts is None:
+            return
         _close_at_the_end(parts, stack)
         await _Daemon(settings, parts, signals, read or (lambda: settings)).run(stack)
+
+
+async def _unless_ended(making: Coroutine[Any, Any, Parts], end: asyncio.Event) -> Parts | None:
+    """The parts, or None when we are told to end while we wait for the store."""
+    made, told = asyncio.create_task(making), asyncio.create_task(end.wait())
+    try:
+        await asyncio.wait({made, told}, return_when=asyncio.FIRST_COMPLETED)
+        return made.result() if made.done() else None
+    finally:
+        await _cancelled(told, *(task for task in (made,) if not task.done()))
 
 
 class _Signals:

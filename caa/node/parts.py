@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import structlog
+
 from caa.config import identity, lifetimes, node, relay, tls_rows
 from caa.config.load import Loaded, Settings
 from caa.model.instance import Owner
@@ -22,15 +24,19 @@ from caa.provider.registry import driver
 from caa.sandbox.abandoned import Abandonment, Graces
 from caa.sandbox.boot import Recovery
 from caa.sandbox.orphans import Rules, Sweep
-from caa.sandbox.ports import World
+from caa.sandbox.ports import Clock, World
 from caa.sandbox.rebuild import Rebuild
 from caa.sandbox.service import Limits, SandboxService
 from caa.sandbox.steps import Connect, Launch, Link, Note, Own, Step
 from caa.sandbox.store import SqliteStore, open_store
+from caa.sandbox.store_file import StoreHeld
 from caa.userdata.budget import Budget
 from caa.wire.certs import Certificates, ManualCertificates, NodeAuthority
 
+log = structlog.get_logger(__name__)
+
 STORE = "node.db"
+_TAKEOVER_PAUSE = 0.1  # seconds between two tries at the lock of the store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +71,7 @@ class Parts:
 async def assembled(settings: Settings) -> Parts:
     """Make the parts. Opens the store and the CA, asks nobody else. Raises `ConfigError`, `StateError`,
     `InitdataError`."""
-    name = settings[identity.CLOUD_PROVIDER]
+    name, clock = settings[identity.CLOUD_PROVIDER], SystemClock()
     certificates = _certificates(settings)
     guest = _guest(settings)
     exchangeable = Exchangeable.of(driver(name).make(settings))
@@ -74,9 +80,9 @@ async def assembled(settings: Settings) -> Parts:
     links = _links(settings, certificates)
     budget = Budget(provider.capabilities.user_data_limit, provider.capabilities.user_data_base64)
     boot_data = UserData(certificates, budget, guest)
-    store = await open_store(settings[relay.STATE_DIR] / STORE)
+    store = await _store(settings, clock)
     world = World(store=store, network=networking, links=links, boot_data=boot_data)
-    owner, clock, booted, ledger = _owner(settings), SystemClock(), boot_id(), NullLedger()
+    owner, booted, ledger = _owner(settings), boot_id(), NullLedger()
     steps: list[Step] = [
         Own(ledger),
         Launch(provider, boot_data, owner),
@@ -106,6 +112,22 @@ async def assembled(settings: Settings) -> Parts:
             now=asyncio.get_running_loop().time,
         ),
     )
+
+
+async def _store(settings: Settings, clock: Clock) -> SqliteStore:
+    """Open the store; one that another node holds is waited for, for TAKEOVER_WAIT. Raises `StateError`."""
+    end = asyncio.get_running_loop().time() + settings[lifetimes.TAKEOVER_WAIT]
+    told = False
+    while True:
+        try:
+            return await open_store(settings[relay.STATE_DIR] / STORE)
+        except StoreHeld as held:
+            if asyncio.get_running_loop().time() >= end:
+                raise
+            if not told:
+                log.warning("waiting for the other caa node to end", reason=str(held))
+            told = True
+        await clock.sleep(_TAKEOVER_PAUSE)
 
 
 def _limits(settings: Settings, provider: Provider) -> Limits:

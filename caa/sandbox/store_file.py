@@ -35,6 +35,10 @@ _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _FAR = (1 << 16, 1 << 20)  # a node that made more tunnels than that has been up for years
 
 
+class StoreHeld(StateError):
+    """Another process has the file."""
+
+
 class _Damaged(Exception):
     """The file is no store of ours; the text says why."""
 
@@ -49,7 +53,7 @@ class Opened:
 
 
 def opened(path: Path) -> Opened:
-    """Open or make the file; its folder becomes 0700, it 0600. Raises `StateError`."""
+    """Open or make the file; its folder becomes 0700, it 0600. Raises `StateError`, `StoreHeld` among them."""
     with translated(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.chmod(0o700)
@@ -78,7 +82,7 @@ def _locked(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        raise StateError(f"another caa node holds {path}; only one may run on a state directory") from error
+        raise StoreHeld(f"another caa node holds {path}; only one may run on a state directory") from error
     return descriptor
 
 

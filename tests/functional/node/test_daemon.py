@@ -128,6 +128,32 @@ async def test_a_second_one_on_the_same_state_is_refused(daemon: Daemon) -> None
     assert (await daemon.end(first))[0] == 0
 
 
+async def test_a_second_one_may_wait_and_take_over(daemon: Daemon) -> None:
+    first = await daemon.spawn()
+    client = await daemon.client()
+    second = await daemon.spawn(TAKEOVER_WAIT="1m")
+    await lines_with(daemon, second, "waiting for the other caa node to end")
+    assert await version(client) == "0.0.0"
+    await client.close()
+    assert (await daemon.end(first))[0] == 0
+    await lines_with(daemon, second, "caa node serves")
+    client = await daemon.client()
+    assert await version(client) == "0.0.0"
+    await client.close()
+    assert (await daemon.end(second))[0] == 0
+
+
+async def test_one_that_waits_ends_when_it_is_told(daemon: Daemon) -> None:
+    first = await daemon.spawn()
+    client = await daemon.client()
+    second = await daemon.spawn(TAKEOVER_WAIT="1m")
+    await lines_with(daemon, second, "waiting for the other caa node to end")
+    assert (await daemon.end(second))[0] == 0
+    assert await version(client) == "0.0.0"
+    await client.close()
+    assert (await daemon.end(first))[0] == 0
+
+
 async def test_recorded_stops_are_acted_on_at_the_start(daemon: Daemon) -> None:
     stops = daemon.folder / "state" / "stops"
     await asyncio.to_thread(stops.mkdir, parents=True)
