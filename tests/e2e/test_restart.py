@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from asyncio.subprocess import Process
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,40 @@ async def test_a_store_that_is_damaged(node, kind, away):
         await pod.stop()
     assert not pod.stop_errors
     await asyncio.to_thread(world.detach, "pod0")
+
+
+@KINDS
+async def test_a_roll_out_that_starts_the_new_node_first(node, kind):
+    """The new one waits for the old one's store; a pod that runs and pods that start in between notice nothing."""
+    pod = await _start(node, kind)
+    container = await pod.container("c", ["/bin/sh", "-c", "while :; do sleep 1; done"])
+    old = node.daemons.running["node"]
+    try:
+        other = await _rolled_out(node, old, kind=kind)
+    finally:
+        if old.returncode is None:
+            old.kill()
+    assert (await pod.exec(container, ["/bin/echo", "alive"])).stdout == b"alive\n"
+    for one in (pod, other):
+        await one.stop()
+        assert not one.stop_errors
+    for name in ("pod0", "pod1"):
+        await asyncio.to_thread(world.detach, name)
+
+
+async def _rolled_out(node, old: Process, *, kind: Kind) -> Pod:
+    """Returns the pod whose start was under way when the old node was told to end."""
+    node.daemons.environ = {**node.daemons.environ, "TAKEOVER_WAIT": "1m"}
+    await node.daemons.start_one("node")
+    log = node.paths.log("node")
+    async with asyncio.timeout(20):
+        while "waiting for the other caa node" not in await asyncio.to_thread(log.read_text):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await asyncio.to_thread(world.attach, "pod1", f"{world.SUBNET}.11")
+    options = PodOptions(name="pod1", namespace="test", netns=str(world.NETNS / "pod1"))
+    starting = asyncio.create_task(Shim(str(node.paths.hypervisor), kind).start(options))
+    await asyncio.sleep(0.05)
+    old.send_signal(signal.SIGTERM)
+    pod = await starting
+    assert await asyncio.wait_for(old.wait(), 20) == 0
+    return pod
