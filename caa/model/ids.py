@@ -34,6 +34,6 @@ def instance_name(pod: str, sandbox: SandboxId, *, limit: int = 63) -> str:
     The form operators know (`reference/providers.md` 3): lower case, every other character `-`, the pod part cut.
     It is also the server name in the pod VM's certificate.
     """
-    tail = _NOT_IN_A_NAME.sub("-", sandbox.lower()[:8])
+    tail = _NOT_IN_A_NAME.sub("-", sandbox.lower()[:8]).rstrip("-")  # a host name may not end in one
     room = limit - len("podvm-") - len("-") - len(tail)
     return f"podvm-{_NOT_IN_A_NAME.sub('-', pod.lower())[: max(room, 0)]}-{tail}"

@@ -93,6 +93,11 @@ def worker_plan(network: PodNetwork, tunnel: Tunnel, *, peer: IPAddress, present
     plan: list[Op] = []
     if not keep:
         plan += _remove(link)
+        if link is not None and link.vxlan is not None and link.vxlan.vni != tunnel.vni:
+            raise NetworkError(
+                f"the pod's namespace carries the tunnel {link.vxlan.vni} of another sandbox, {tunnel.vni} would "
+                "take it over: stop that sandbox first"
+            )
         plan.append(_vxlan(WORKER_DEVICE, tunnel, local=tunnel.worker.ip, remote=peer))
         plan.append(NoLinkLocal(side=Side.POD, device=WORKER_DEVICE))
     plan.append(ChangeLink(side=Side.POD, device=WORKER_DEVICE, up=True))

@@ -51,7 +51,7 @@ class SandboxService:
         self.limits = limits
         self._lives: dict[SandboxId, Life] = {}
         self._tasks = Tasks()
-        self._creating: dict[SandboxId, asyncio.Task[Any]] = {}
+        self._creating: dict[SandboxId, set[asyncio.Task[Any]]] = {}
         self._changed = asyncio.Event()
         self._closing = False
         self._draining = False
@@ -78,6 +78,8 @@ class SandboxService:
         path = self._world.links.socket_path(sandbox)
         if not self._same(sandbox, pod):
             await self._detached(self._create(sandbox, pod, deadline=deadline), sandbox)
+        if sandbox in self._lives:
+            self._lives[sandbox].claimed = True
         return path
 
     def _same(self, sandbox: SandboxId, pod: PodSpec) -> bool:
@@ -222,10 +224,11 @@ class SandboxService:
 
         A CreateVM under way is cancelled: runtime-rs sends StopVM then, and nothing more (`reference/kata.md` 6.11).
         """
-        creating = self._creating.get(sandbox)
-        if creating is not None:
-            creating.cancel()
-            await asyncio.wait({creating})
+        creating = set(self._creating.get(sandbox, ()))
+        for task in creating:
+            task.cancel()
+        if creating:
+            await asyncio.wait(creating)
         life = self._lives.get(sandbox)
         if life is not None:
             await asyncio.shield(self._tasks.spawn(self._begin_stop(life)))
@@ -368,8 +371,9 @@ class SandboxService:
         await self._tasks.end()
 
     async def _detached(self, work: Coroutine[Any, Any, None], sandbox: SandboxId) -> None:
-        """Run `work` to its end even when the caller goes; then, nobody being there to stop the sandbox, stop it."""
-        task = self._creating[sandbox] = self._tasks.spawn(work)
+        """Run `work` to its end even when the caller goes; then, if nobody else wants the sandbox, stop it."""
+        task = self._tasks.spawn(work)
+        self._creating.setdefault(sandbox, set()).add(task)
         task.add_done_callback(lambda _: self._created(sandbox, task))
         try:
             await asyncio.wait({task})
@@ -381,11 +385,14 @@ class SandboxService:
         await task
 
     def _created(self, sandbox: SandboxId, task: "asyncio.Task[Any]") -> None:
-        if self._creating.get(sandbox) is task:
+        self._creating[sandbox].discard(task)
+        if not self._creating[sandbox]:
             del self._creating[sandbox]
 
     def _abandoned(self, sandbox: SandboxId) -> None:
-        if not self._closing:
+        life = self._lives.get(sandbox)
+        wanted = sandbox in self._creating or (life is not None and life.claimed)
+        if not self._closing and not wanted:
             self._tasks.spawn(self.stop(sandbox))
 
     def _notify(self) -> None:

@@ -85,6 +85,10 @@ def _kind(kind: str, data: bytes = b"") -> bytes:
 
 def _configure(inside: Netlink, address: IPv4Interface, *, gateway: IPv4Interface) -> None:
     device = _index(inside, _GUEST_DEVICE)
+    # Derived from the address, so that a neighbour entry of the pod VM that had it before stays true: a stale one
+    # cost a start half a minute.
+    hwaddr = "02:ca:" + address.ip.packed.hex(":")
+    inside.change(m.RTM_NEWLINK, m.link_change(device, hwaddr=hwaddr), what="name the guest's interface")
     inside.change(m.RTM_NEWLINK, m.link_change(device, up=True), what="switch on the guest's interface")
     body = m.address(device, address, prefix_route=True)
     _add(inside, m.RTM_NEWADDR, body=body, what=f"give the guest {address}")

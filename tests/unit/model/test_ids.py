@@ -60,3 +60,8 @@ def test_every_name_is_a_label_within_the_limit(pod: str, sandbox: str, limit: i
     assert len(name) <= limit
     assert re.fullmatch(r"podvm-[a-z0-9-]*", name)
     assert name == instance_name(pod, sandbox_id(sandbox), limit=limit)
+
+
+@pytest.mark.parametrize("sandbox", ["abc-", "abcdefg.hij", "a_______"])
+def test_a_name_never_ends_in_a_dash(sandbox: str) -> None:
+    assert not instance_name("web", sandbox_id(sandbox)).endswith("-")

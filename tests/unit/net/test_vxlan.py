@@ -104,6 +104,12 @@ def test_worker_half_towards_another_vm_is_replaced():
     assert ops.ClearRedirect(side=Side.POD, device="vxlan1") not in plan  # it went with the link
 
 
+def test_the_tunnel_of_another_sandbox_is_not_taken_over():
+    other = replace(WORKER_LINK, vxlan=replace(WORKER_LINK.vxlan, vni=555009))
+    with pytest.raises(NetworkError, match="tunnel 555009 of another sandbox"):
+        worker(replace(STANDING, links=(other,)))
+
+
 def test_a_redirect_into_a_vanished_link_is_cleared():
     plan = worker(Present(redirects={"eth0": ""}))
     assert kinds(plan)[-3:] == ["ClearRedirect", "AddIngress", "Redirect"]

@@ -269,19 +269,22 @@ class Bench:
         self.store = MemoryStore(self.faults)
         self.clock = FakeClock()
         self.boot_id = "boot-1"
+        self.owner = OWNER
         self.service = self._new_service()
 
     def steps(self) -> list[Step]:
         return [
             Own(self.ledger),
-            Launch(self.provider, self.boot_data, OWNER),
+            Launch(self.provider, self.boot_data, self.owner),
             Note(self.ledger),
             Connect(self.network),
             Link(self.links),
         ]
 
     def _new_service(self) -> SandboxService:
-        world = World(store=self.store, network=self.network, links=self.links, boot_data=self.boot_data)
+        world = World(
+            store=self.store, network=self.network, links=self.links, boot_data=self.boot_data, owner=self.owner
+        )
         return SandboxService(world, self.steps(), clock=self.clock, boot_id=self.boot_id, limits=Limits())
 
     async def restart(self) -> SandboxService:

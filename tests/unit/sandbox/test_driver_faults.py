@@ -154,6 +154,23 @@ async def test_the_node_dies_while_create_has_no_answer(site: Site, fault: Fault
     await site.ended()
 
 
+@pytest.mark.parametrize("fault", [Fault.SILENT, Fault.LOST_ANSWER])
+async def test_a_node_that_bears_another_name_since(site: Site, fault: Fault) -> None:
+    """The tags that an instance was made with are in its record: it is found by them, and nobody else's is."""
+    site.driver.plan("create", fault)
+    site.driver.plan("list_owned", Fault.TIMEOUT)
+    await site.begun()
+    start = asyncio.create_task(site.service.start(ONE))
+    await site.driver.stuck.wait()
+    site.bench.owner = Owner(cluster="c1", node="renamed")
+    await site.reborn()
+    assert start.exception() is not None
+    assert site.cloud.ledger == {}
+    await site.service.start(ONE)
+    assert [one.owner.node for one in site.cloud.ledger.values()] == ["renamed"]
+    await site.ended()
+
+
 @pytest.mark.parametrize("fault", [Fault.TIMEOUT, Fault.SILENT])
 async def test_the_node_dies_while_delete_has_no_answer(site: Site, fault: Fault) -> None:
     await site.begun()

@@ -134,6 +134,32 @@ async def test_create_whose_caller_goes_is_undone(bench: Any) -> None:
     assert bench.store.rows == {}
 
 
+async def test_a_create_that_another_caller_waits_for_outlives_its_first_caller(bench: Any) -> None:
+    """The same CreateVM on two connections: the first to close must not end what the second is answered."""
+    gate = bench.faults.gate("network.inspect")
+    first = asyncio.create_task(bench.service.create(ONE, bench.pod()))
+    second = asyncio.create_task(bench.service.create(ONE, bench.pod()))
+    await bench.faults.entered("network.inspect")
+    first.cancel()
+    await asyncio.wait({first})
+    gate.set()
+    assert await second == bench.links.socket_path(ONE)
+    await settle(bench)
+    assert bench.store.rows[ONE].phase is Phase.CREATED
+
+
+async def test_a_stop_ends_every_create_of_its_sandbox(bench: Any) -> None:
+    bench.faults.gate("network.inspect")
+    calls = [asyncio.create_task(bench.service.create(ONE, bench.pod())) for _ in range(2)]
+    await bench.faults.entered("network.inspect")
+    await asyncio.sleep(0)
+    await bench.service.stop(ONE)
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(one) for one in results] == [Cancelled, Cancelled]
+    await settle(bench)
+    assert bench.store.rows == {}
+
+
 async def test_start_of_the_unknown(bench: Any) -> None:
     with pytest.raises(NotFound, match="CreateVM comes first"):
         await bench.service.start(ONE)
