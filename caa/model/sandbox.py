@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from caa.model.ids import InstanceId, SandboxId
-from caa.model.instance import IPAddress, Sizing
+from caa.model.instance import IPAddress, Owner, Sizing
 from caa.model.network import PodNetwork, Tunnel
 
 
@@ -38,6 +38,7 @@ class Sandbox:
     """The record of one sandbox. It is saved before each act, so that its steps can be undone from it alone.
 
     `reached` is the name of the last step that was begun ("" for none): everything after it was never touched.
+    `owner` is whose tags the instance has got, for a node that bears another name since.
     """
 
     id: SandboxId
@@ -53,3 +54,4 @@ class Sandbox:
     network: PodNetwork | None = None
     tunnel: Tunnel | None = None
     error: str = ""
+    owner: Owner | None = None

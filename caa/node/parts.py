@@ -81,8 +81,8 @@ async def assembled(settings: Settings) -> Parts:
     budget = Budget(provider.capabilities.user_data_limit, provider.capabilities.user_data_base64)
     boot_data = UserData(certificates, budget, guest)
     store = await _store(settings, clock)
-    world = World(store=store, network=networking, links=links, boot_data=boot_data)
     owner, booted, ledger = _owner(settings), boot_id(), NullLedger()
+    world = World(store=store, network=networking, links=links, boot_data=boot_data, owner=owner)
     steps: list[Step] = [
         Own(ledger),
         Launch(provider, boot_data, owner),

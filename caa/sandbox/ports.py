@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from caa.model.ids import SandboxId
-from caa.model.instance import IPAddress
+from caa.model.instance import IPAddress, Owner
 from caa.model.network import PodNetwork, Tunnel
 from caa.model.sandbox import PodSpec, Sandbox
 
@@ -141,3 +141,4 @@ class World:
     network: PodNetworking
     links: AgentLinks
     boot_data: BootData
+    owner: Owner

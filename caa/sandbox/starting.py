@@ -89,7 +89,8 @@ async def _prepared(record: Sandbox, world: World) -> Sandbox:
     """What the user data will say about the network, and what the later steps will build. Makes nothing."""
     network = record.network or await world.network.inspect(record.pod.netns)
     index = await world.store.next_tunnel_index()
-    return replace(record, network=network, tunnel=await world.network.worker_tunnel(index, network))
+    tunnel = await world.network.worker_tunnel(index, network)
+    return replace(record, network=network, tunnel=tunnel, owner=world.owner)
 
 
 async def _undone(life: Life, world: World, *, steps: Sequence[Step], failure: CaaError) -> None:

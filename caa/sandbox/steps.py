@@ -72,7 +72,7 @@ class Launch:
         request = LaunchRequest(
             name=record.instance_name,
             sandbox=record.id,
-            owner=self.owner,
+            owner=record.owner or self.owner,
             token=record.token,
             user_data=boot.user_data,
             instance_type=await self._instance_type(record.pod.sizing),
@@ -96,7 +96,7 @@ class Launch:
         if record.instance is not None:
             await self.provider.delete(record.instance)
             return
-        for instance in await self.provider.list_owned(self.owner):
+        for instance in await self.provider.list_owned(record.owner or self.owner):
             if instance.name == record.instance_name or instance.sandbox == record.id:
                 await self.provider.delete(instance.id)
 

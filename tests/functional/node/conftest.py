@@ -192,7 +192,7 @@ async def node(folder: Path) -> AsyncIterator[Node]:
     links = RelayLinks(folder / "relay.sock", folder / "pods", tls, dial_limit=60)
     boot_data = UserData(authority, Budget(65536), GuestSettings())
     store = await open_store(folder / "state" / "node.db")
-    world = World(store=store, network=kernel, links=links, boot_data=boot_data)
+    world = World(store=store, network=kernel, links=links, boot_data=boot_data, owner=OWNER)
     ledger = NullLedger()
     steps = [Own(ledger), Launch(cloud, boot_data, OWNER), Note(ledger), Connect(kernel), Link(links)]
     service = SandboxService(world, steps, clock=SystemClock(), boot_id="b", limits=Limits())
