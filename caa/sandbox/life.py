@@ -31,6 +31,7 @@ class Life:
     work: "asyncio.Task[CaaError | None] | None" = None
     teardown: "asyncio.Task[None] | None" = None
     waiting: int = 0  # callers of StartVM
+    unwritten: bool = False  # a stop that the disk refused
     claimed: bool = False  # a CreateVM was answered to a caller that was still there
     stored: bool = True  # False until `add` has returned
 
@@ -48,11 +49,15 @@ class Life:
         self.changed()
 
     async def mark_stopping(self, store: StateStore) -> None:
-        """Make the stop durable. When the disk refuses, the phase holds in memory all the same, and it raises."""
+        """Make the stop durable. When the disk refuses, the phase holds in memory all the same, and it raises;
+        the next one tries again, for success means that it is on the disk."""
         async with self.lock:
             if self.record.phase is not Phase.STOPPING:
                 self.record = replace(self.record, phase=after(self.record.phase, Event.STOP))
+                self.unwritten = True
+            if self.unwritten:
                 await store.put(self.record)
+                self.unwritten = False
 
     def bind_log(self) -> None:
         """Say in every log line of the running task which sandbox it is about."""

@@ -324,6 +324,19 @@ async def test_stop_answers_before_the_work_is_done(bench: Any) -> None:
     assert bench.left_over() == {}
 
 
+async def test_a_stop_that_the_disk_refused_is_no_success_until_it_is_written(bench: Any) -> None:
+    await started(bench)
+    gate = bench.faults.gate("provider.delete")
+    bench.faults.before["store.put"], bench.faults.times["store.put"] = StateError("no room"), 1
+    with pytest.raises(StateError, match="no room"):
+        await bench.service.stop(ONE)
+    assert bench.store.rows[ONE].phase is Phase.RUNNING
+    await bench.service.stop(ONE)
+    assert bench.store.rows[ONE].phase is Phase.STOPPING
+    gate.set()
+    await settle(bench)
+
+
 async def test_a_stop_whose_caller_goes_is_carried_out(bench: Any) -> None:
     await started(bench)
     gate = bench.faults.gate("store.put")
