@@ -1,6 +1,12 @@
-"""The recorded hypervisor conversations of both shims against our service, request for request, faults included."""
+"""The recorded hypervisor conversations of both shims against our service, request for request, faults included.
+
+Once on the node's own socket, once through a real relay, as a shim meets it.
+"""
 
 import asyncio
+import subprocess
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +15,7 @@ import pytest
 
 from caa.errors import CapacityError, Code, NetworkError
 from caa.model.instance import InstanceType
+from caa.relay import launch
 from caa.testing import traces
 from caa.testing.traces import Event, Frame
 from caa.wire.frames import HEADER, FrameType
@@ -41,7 +48,7 @@ def _frame(frame: Frame) -> bytes:
 class Player:
     """Plays the shim: opens, sends, reads and closes as recorded."""
 
-    node: Any
+    entrance: Path
     streams: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=dict)
     early: dict[tuple[int, int], Response] = field(default_factory=dict)
     sent: set[tuple[int, str]] = field(default_factory=set)
@@ -62,7 +69,7 @@ class Player:
 
     async def _event(self, event: Event) -> None:
         if event.name == "open":
-            self.streams[event.connection] = await asyncio.open_unix_connection(self.node.socket)
+            self.streams[event.connection] = await asyncio.open_unix_connection(str(self.entrance))
         elif event.name == "close" and event.connection in self.streams:
             await self._close(event.connection)
 
@@ -110,6 +117,31 @@ def any_namespace(node, monkeypatch):
     monkeypatch.setattr(node.kernel, "inspect", found)
 
 
+@pytest.fixture(params=["node", "relay"])
+def entrance(request, node) -> Iterator[Path]:
+    """The socket that the shim dials."""
+    if request.param == "node":
+        yield Path(node.socket)
+        return
+    run = node.folder / "run"
+    run.mkdir(mode=0o700)
+    (run / "node.sock").symlink_to(node.socket)
+    hypervisor = run / "hypervisor.sock"
+    argv = launch.command(
+        hypervisor_socket=str(hypervisor),
+        pods_dir=str(node.folder / "relay-pods"),
+        run_dir=str(run),
+        state_dir=str(node.folder / "relay-state"),
+    )
+    process = subprocess.Popen(argv)
+    end = time.monotonic() + 10
+    while not hypervisor.exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    yield hypervisor
+    process.terminate()
+    assert process.wait(10) == 0
+
+
 def _inject(name: str, node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fault that the recording's driver had made."""
 
@@ -131,10 +163,10 @@ async def _never(netns: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_recorded_conversation(name, node, any_namespace, monkeypatch):
+async def test_a_recorded_conversation(name, node, entrance, any_namespace, monkeypatch):
     recording = traces.read(TRACES / f"{name}.jsonl")
     _inject(name, node, monkeypatch)
-    await Player(node).play(recording)
+    await Player(entrance).play(recording)
     sent = [frame.method for frame in traces.frames(recording, "hypervisor") if frame.to_agent]
     if "StopVM" in sent or "run-cancel" in name or name.startswith("createvm"):
         async with asyncio.timeout(10):
