@@ -8,14 +8,14 @@ DISK_DETECT_MAX_ATTEMPTS: Setting[int] = Setting(
     env="CAA_DISK_DETECT_MAX_ATTEMPTS",
     kind=integer(1, 10_000),
     default=15,
-    help="How often the forwarder looks for a data disk before it gives up.",
+    help="How often the forwarder looks for a data disk before it gives up. Nothing reads it yet.",
 )
 DISK_DETECT_RETRY_DELAY: Setting[float] = Setting(
     name="disk_detect_retry_delay",
     env="CAA_DISK_DETECT_RETRY_DELAY",
     kind=duration(),
     default=2.0,
-    help="How long the forwarder waits between two looks for a data disk.",
+    help="How long the forwarder waits between two looks for a data disk. Nothing reads it yet.",
 )
 
 GUEST_ROWS: tuple[AnySetting, ...] = (DISK_DETECT_MAX_ATTEMPTS, DISK_DETECT_RETRY_DELAY)

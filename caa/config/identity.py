@@ -32,21 +32,21 @@ POD_UID: Setting[str] = Setting(
     env="POD_UID",
     kind=STRING,
     default="",
-    help="UID of the adaptor's own pod (downward API), by which it owns the node's resource.",
+    help="UID of the adaptor's own pod (downward API). Taken and checked; nothing reads it yet.",
 )
 POD_NAMESPACE: Setting[str] = Setting(
     name="pod_namespace",
     env="POD_NAMESPACE",
     kind=STRING,
     default="",
-    help="Namespace of the adaptor's own pod (downward API).",
+    help="Namespace of the adaptor's own pod (downward API). Taken and checked; nothing reads it yet.",
 )
 RUNTIMECLASS_NAME: Setting[str] = Setting(
     name="runtimeclass_name",
     env="RUNTIMECLASS_NAME",
     kind=matching(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "a RuntimeClass name"),
     default="kata-remote",
-    help="RuntimeClass of peer pods.",
+    help="RuntimeClass of peer pods. Taken and checked; nothing reads it yet.",
 )
 
 IDENTITY_ROWS: tuple[AnySetting, ...] = (
