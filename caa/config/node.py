@@ -78,7 +78,7 @@ PEERPODS_LIMIT_PER_NODE: Setting[int] = Setting(
     flag="peerpods-limit-per-node",
     kind=integer(-1, 10_000),
     default=10,
-    help="Taken and checked; nothing reads it yet. Meant for the capacity kata.peerpods.io/vm of this node; -1 advertises none.",
+    help="Capacity kata.peerpods.io/vm of this node; -1 advertises none. Taken and checked; nothing reads it yet.",
 )
 ENABLE_SCRATCH_SPACE: Setting[bool] = Setting(
     name="enable_scratch_space",
@@ -87,7 +87,7 @@ ENABLE_SCRATCH_SPACE: Setting[bool] = Setting(
     kind=BOOL,
     default=False,
     live=True,
-    help="Ask the pod VM to keep unpacked images on an encrypted disk of its own; the image must be able to (`local` is not).",
+    help="Ask the pod VM to keep unpacked images on an encrypted disk of its own; not every image can, `local` cannot.",
 )
 EXTERNAL_NETWORK_VIA_PODVM: Setting[bool] = Setting(
     name="external_network_via_podvm",
@@ -96,8 +96,7 @@ EXTERNAL_NETWORK_VIA_PODVM: Setting[bool] = Setting(
     kind=BOOL,
     default=False,
     live=True,
-    help="Tell the forwarder that traffic leaving the cluster goes out by a second interface of the pod VM; no driver makes "
-    "one yet.",
+    help="Tell the forwarder that traffic leaving the cluster goes by a second interface; no driver makes one yet.",
 )
 POD_SUBNET_CIDRS: Setting[tuple[IPNetwork, ...]] = Setting(
     name="pod_subnet_cidrs",
@@ -105,7 +104,7 @@ POD_SUBNET_CIDRS: Setting[tuple[IPNetwork, ...]] = Setting(
     flag="pod-subnet-cidrs",
     kind=NETWORKS,
     default=(),
-    help="Taken and checked; nothing reads it yet. Meant for networks that stay in the tunnel with EXTERNAL_NETWORK_VIA_PODVM.",
+    help="Networks that stay in the tunnel with EXTERNAL_NETWORK_VIA_PODVM. Taken and checked; nothing reads it yet.",
 )
 PROBE_PORT: Setting[int] = Setting(
     name="probe_port",
