@@ -2,13 +2,13 @@
 in a stop, and once more in the clearing up that follows. Nothing is left, and the start that comes again succeeds."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from caa.errors import CaaError
+from caa.errors import CaaError, ProviderUnavailable
 from caa.model.ids import SandboxId
 from caa.model.instance import Owner
 from caa.model.sandbox import Phase
@@ -20,8 +20,14 @@ EFFECT = pytest.mark.parametrize("effect", [False, True], ids=["before", "after"
 
 
 @asynccontextmanager
-async def stuck_at(bench: Any, number: int, *, effect: bool) -> AsyncIterator[asyncio.Event]:
-    """The call with this number never returns; it takes effect if `effect`. The event tells that it is there."""
+async def stuck_at(
+    bench: Any, number: int, *, effect: bool, losing: Collection[str] = ()
+) -> AsyncIterator[asyncio.Event]:
+    """The call with this number never returns; it takes effect if `effect`. The event tells that it is there.
+
+    Calls named in `losing` lose their first answer after they have taken effect.
+    """
+    to_lose = set(losing)
     reached, count = asyncio.Event(), 0
 
     async def around(call: str, act: Callable[[], Any]) -> Any:
@@ -36,6 +42,9 @@ async def stuck_at(bench: Any, number: int, *, effect: bool) -> AsyncIterator[as
         if mine == number:
             reached.set()
             await asyncio.Event().wait()
+        if call in to_lose:
+            to_lose.discard(call)
+            raise ProviderUnavailable(f"the answer of {call} was lost")
         return result
 
     bench.faults.around = around
@@ -157,6 +166,46 @@ async def test_and_again_in_the_clearing(new_bench: Any, act: Any, effect: bool,
             second += 1
         first += 1
     assert first > 5
+
+
+LOST_IN_START = [("ledger.own",), ("provider.create",), ("ledger.note",), ("network.connect",), ("links.open",)]
+LOST_IN_BOTH = [("provider.create", "provider.delete"), ("links.open", "links.close", "provider.delete")]
+
+
+@EFFECT
+@pytest.mark.parametrize("losing", [*LOST_IN_START, *LOST_IN_BOTH], ids=",".join)
+async def test_in_a_start_whose_answers_are_lost(new_bench: Any, losing: tuple[str, ...], effect: bool) -> None:
+    """The failed start is being undone, and the node dies in the middle of that too."""
+    number, died = 0, True
+    while died:
+        bench = new_bench()
+        await bench.service.create(ONE, bench.pod())
+        async with stuck_at(bench, number, effect=effect, losing=losing) as reached:
+            died = await killed(bench, reached, asyncio.create_task(bench.service.start(ONE)))
+        await reborn(bench)
+        assert bench.left_over() == {}, number
+        await bench.service.create(ONE, bench.pod())
+        await bench.service.start(ONE)
+        assert len(bench.provider.living) == 1, number
+        await ends_clean(bench, str(number))
+        number += 1
+    assert number > 5
+
+
+@EFFECT
+@pytest.mark.parametrize("call", ["links.close", "network.disconnect", "provider.delete", "ledger.release"])
+async def test_in_a_stop_whose_answers_are_lost(new_bench: Any, call: str, effect: bool) -> None:
+    number, died = 0, True
+    while died:
+        bench = new_bench()
+        await bench.service.create(ONE, bench.pod())
+        await bench.service.start(ONE)
+        async with stuck_at(bench, number, effect=effect, losing=[call]) as reached:
+            died = await killed(bench, reached, asyncio.create_task(bench.service.stop(ONE)))
+        await reborn(bench)
+        await ends_clean(bench, f"{call}, {number}")
+        number += 1
+    assert number > 5
 
 
 @EFFECT
