@@ -211,3 +211,24 @@ async def test_a_damaged_store_is_told_and_served(daemon: Daemon) -> None:
     await lines_with(daemon, process, "the store is not rebuilt yet, trying again")  # there is no relay
     await client.close()
     assert (await daemon.end(process))[0] == 0
+
+
+async def test_sweeps_are_switched_on_while_it_runs(daemon: Daemon) -> None:
+    folder = daemon.folder / "config"
+    await asyncio.to_thread(folder.mkdir)
+    await asyncio.to_thread((folder / "ENABLE_GC").write_text, "no")
+    await asyncio.to_thread((folder / "GC_INTERVAL").write_text, "1s")
+    process = await daemon.spawn(CAA_CONFIG_DIR=str(folder))
+    await (await daemon.client()).close()
+    assert process.stderr is not None
+    events: list[str] = []
+    async with asyncio.timeout(20):
+        async for line in process.stderr:
+            events += [json.loads(line)["event"]] if line.startswith(b"{") else []
+            if events[-1:] == ["caa node serves"]:
+                await asyncio.to_thread((folder / "ENABLE_GC").write_text, "yes")
+                process.send_signal(signal.SIGHUP)
+            if events[-1:] == ["swept for orphans"]:
+                break
+    assert "settings changed" in events
+    assert (await daemon.end(process))[0] == 0
