@@ -1,6 +1,7 @@
 """Shims that vanish without a word, of both kinds, at each point of a pod's life: nothing of the pod is left."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -111,6 +112,26 @@ async def test_a_create_that_is_cancelled(node, pod_network, kind):
     await node.daemons.start_one("node")
     link = HypervisorLink(str(node.paths.hypervisor), habits(kind), watch=Stopwatch())
     await link.stop("ff" * 32)  # answered by the node: it has come up
+    await link.close()
+    assert not await asyncio.to_thread(_said, node, "sandbox running")
+
+
+@KINDS
+@pytest.mark.parametrize("held", [0.2, 0.8], ids=["short", "longer than a StopVM waits"])
+async def test_a_create_that_is_cancelled_while_the_node_has_it(node, pod_network, kind, held):
+    """The node does not run for a moment, then finds CreateVM, perhaps StopVM, and a closed connection all at once."""
+    process = node.daemons.running["node"]
+    process.send_signal(signal.SIGSTOP)
+    try:
+        starting = asyncio.create_task(Shim(str(node.paths.hypervisor), kind).start(pod_network))
+        await asyncio.sleep(0.1)
+        starting.cancel()
+        await asyncio.sleep(held)
+    finally:
+        process.send_signal(signal.SIGCONT)
+    await asyncio.wait({starting})
+    link = HypervisorLink(str(node.paths.hypervisor), habits(kind), watch=Stopwatch())
+    await link.stop("ff" * 32)
     await link.close()
     assert not await asyncio.to_thread(_said, node, "sandbox running")
 
