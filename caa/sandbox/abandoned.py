@@ -6,7 +6,7 @@ A killed shim leaves a closed connection and nothing else, a kubelet that gave u
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import structlog
@@ -58,6 +58,15 @@ def sign_of(record: Sandbox, *, shims: int | None, opened: bool) -> Sign | None:
     return None  # a start has its caller, a stop has its task
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A sign, how many calls had named the sandbox then, and since when it is seen."""
+
+    sign: Sign
+    calls: int
+    since: float
+
+
 @dataclass(slots=True, kw_only=True)
 class Abandonment:
     """Looks at the service's sandboxes. `graces` may change at any time; `now` is a clock that never jumps.
@@ -70,7 +79,7 @@ class Abandonment:
     witness: PodWitness
     graces: Graces
     now: Callable[[], float]
-    _since: Mapping[SandboxId, tuple[Sign, float]] = field(default_factory=dict)
+    _since: Mapping[SandboxId, _Seen] = field(default_factory=dict)
     _opened: frozenset[SandboxId] = frozenset()
 
     async def forever(self) -> None:
@@ -103,21 +112,22 @@ class Abandonment:
         count = None if shims is None else shims.get(record.id, 0)
         return sign_of(record, shims=count, opened=record.id in self._opened)
 
-    def _first_seen(self, record: Sandbox, sign: Sign) -> tuple[Sign, float]:
-        earlier = self._since.get(record.id)
-        return earlier if earlier is not None and earlier[0] is sign else (sign, self.now())
+    def _first_seen(self, record: Sandbox, sign: Sign) -> _Seen:
+        earlier, now = self._since.get(record.id), _Seen(sign, self.service.calls(record.id), self.now())
+        return earlier if earlier is not None and (earlier.sign, earlier.calls) == (sign, now.calls) else now
 
     async def _given_up(self, record: Sandbox, sign: Sign) -> bool:
         state = await self.witness.state(record)
-        age, grace = self.now() - self._since[record.id][1], self.graces.of(sign)
+        seen = self._since[record.id]
+        age, grace = self.now() - seen.since, self.graces.of(sign)
         if state is PodState.RUNS:  # should Kubernetes fall silent, the grace period begins anew
-            self._since = {**self._since, record.id: (sign, self.now())}
+            self._since = {**self._since, record.id: replace(seen, since=self.now())}
             return False
         if state is PodState.UNKNOWN and (not grace or age < grace):
             return False
         log.warning("giving up a sandbox", sandbox=record.id, reason=sign.value, pod_is=state, seen_for_s=round(age, 1))
         try:
-            return await self.service.give_up(record.id, record.phase)
+            return await self.service.give_up(record.id, record.phase, calls=seen.calls)
         except CaaError as error:  # the stop goes on in memory even when the disk refuses
             log.error("could not give up the sandbox", sandbox=record.id, error=str(error))
             return False

@@ -31,6 +31,7 @@ class Life:
     work: "asyncio.Task[CaaError | None] | None" = None
     teardown: "asyncio.Task[None] | None" = None
     waiting: int = 0  # callers of StartVM
+    calls: int = 0  # CreateVMs and StartVMs that named it
     unwritten: bool = False  # a stop that the disk refused
     claimed: bool = False  # a CreateVM was answered to a caller that was still there
     stored: bool = True  # False until `add` has returned

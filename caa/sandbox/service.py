@@ -5,7 +5,6 @@ must not end with its caller (a stop, the undoing of a start) runs in tasks of t
 """
 
 import asyncio
-import hashlib
 import secrets
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ from typing import Any
 import structlog
 
 from caa.errors import CaaError, Cancelled, DeadlineExceeded, NotFound, Unavailable
-from caa.model.ids import InstanceId, SandboxId, instance_name
+from caa.model.ids import InstanceId, SandboxId
 from caa.model.network import PodNetwork
 from caa.model.sandbox import Phase, PodSpec, Sandbox
 from caa.sandbox import starting
@@ -25,6 +24,7 @@ from caa.sandbox.ports import Clock, World
 from caa.sandbox.steps import Connect, Link, Step
 from caa.sandbox.tasks import Tasks
 from caa.sandbox.undo import undo, until_done
+from caa.sandbox.whose import instance_of_pod, unique_name
 
 log = structlog.get_logger(__name__)
 
@@ -80,6 +80,7 @@ class SandboxService:
             await self._detached(self._create(sandbox, pod, deadline=deadline), sandbox)
         if sandbox in self._lives:
             self._lives[sandbox].claimed = True
+            self._lives[sandbox].calls += 1
         return path
 
     def _same(self, sandbox: SandboxId, pod: PodSpec) -> bool:
@@ -140,21 +141,12 @@ class SandboxService:
             id=sandbox,
             pod=pod,
             phase=Phase.CREATED,
-            instance_name=self._unique_name(sandbox, pod.pod_name),
+            instance_name=unique_name(sandbox, pod.pod_name, records=self.records(), limit=self.limits.name),
             token=secrets.token_hex(16),
             boot_id=self._boot_id,
             created_at=self._clock.wall(),
             network=network,
         )
-
-    def _unique_name(self, sandbox: SandboxId, pod_name: str) -> str:
-        """The known form, unless another sandbox has it: ids that are not random may share their first characters,
-        and one name is one instance."""
-        name = instance_name(pod_name, sandbox, limit=self.limits.name)
-        if all(one.instance_name != name or one.id == sandbox for one in self.records()):
-            return name
-        tail = "-" + hashlib.sha256(sandbox.encode()).hexdigest()[:10]
-        return instance_name(pod_name, sandbox, limit=self.limits.name - len(tail)) + tail
 
     # StartVM
 
@@ -170,6 +162,7 @@ class SandboxService:
             raise NotFound(f"StartVM: sandbox {sandbox} is not known; CreateVM comes first")
         bound = starting.bounded(deadline, now=asyncio.get_running_loop().time(), limit=self.limits.start)
         life.waiting += 1
+        life.calls += 1
         try:
             await self._start(life, deadline=deadline, bound=bound)
         except asyncio.CancelledError:
@@ -295,10 +288,17 @@ class SandboxService:
                 raise
         return True
 
-    async def give_up(self, sandbox: SandboxId, phase: Phase) -> bool:
-        """Stop a sandbox that nobody attends to, if it is still in `phase` and nobody asks for it at this moment."""
+    def calls(self, sandbox: SandboxId) -> int:
+        """How many CreateVMs and StartVMs have named the sandbox in this process."""
         life = self._lives.get(sandbox)
-        if life is None or life.record.phase is not phase or life.waiting or sandbox in self._creating:
+        return life.calls if life is not None else 0
+
+    async def give_up(self, sandbox: SandboxId, phase: Phase, *, calls: int) -> bool:
+        """Stop a sandbox that nobody attends to, if it is still in `phase` and no call has named it since `calls`."""
+        life = self._lives.get(sandbox)
+        if life is None or life.record.phase is not phase or life.calls != calls:
+            return False
+        if life.waiting or sandbox in self._creating:
             return False
         await self.stop(sandbox)
         return True
@@ -310,23 +310,13 @@ class SandboxService:
         waited for until the deadline, which raises `DeadlineExceeded`."""
         try:
             async with asyncio.timeout_at(deadline):
-                while (found := self._instance_of(pod, namespace)) is None:
+                while (found := instance_of_pod(pod, namespace, records=self.records())) is None:
                     if not wait:
                         raise NotFound(f"pod {namespace}/{pod} has no pod VM on this node")
                     await self._changed.wait()
                 return found
         except TimeoutError:
             raise DeadlineExceeded(f"pod {namespace}/{pod} got no pod VM before the deadline") from None
-
-    def _instance_of(self, pod: str, namespace: str) -> InstanceId | None:
-        mine = [
-            one
-            for one in self.records()
-            if (one.pod.pod_name, one.pod.pod_namespace) == (pod, namespace)
-            and one.instance
-            and one.phase in (Phase.STARTING, Phase.RUNNING)
-        ]
-        return max(mine, key=lambda one: one.created_at).instance if mine else None
 
     # tasks
 

@@ -197,6 +197,29 @@ async def test_a_start_that_comes_at_the_last_moment_wins(watched: Watched, monk
     assert watched.bench.store.rows[ONE].phase is Phase.RUNNING
 
 
+async def test_a_create_that_comes_again_begins_a_new_count(watched: Watched) -> None:
+    await watched.bench.service.create(ONE, watched.bench.pod())
+    assert await watched.look(0) == []
+    await watched.bench.service.create(ONE, watched.bench.pod())
+    assert await watched.look(599) == []
+    assert await watched.look(1198) == []
+    assert await watched.look(1199) == [ONE]
+
+
+async def test_a_create_that_comes_again_at_the_last_moment_wins(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await watched.bench.service.create(ONE, watched.bench.pod())
+
+    async def slow(sandbox: Sandbox) -> PodState:
+        await watched.bench.service.create(ONE, watched.bench.pod())
+        return PodState.ENDED
+
+    monkeypatch.setattr(watched.witness, "state", slow)
+    assert await watched.look(0) == []
+    assert watched.bench.store.rows[ONE].phase is Phase.CREATED
+
+
 async def test_a_stop_under_way_is_left_alone(watched: Watched) -> None:
     await running(watched)
     gate = watched.bench.faults.gate("provider.delete")

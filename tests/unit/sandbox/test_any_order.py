@@ -96,7 +96,8 @@ class AnyOrder(RuleBasedStateMachine):
         """Nobody seems to attend to it; calls may come at the same moment."""
         for record in self.bench.service.records():
             if record.id == sandbox:
-                self.call(self.bench.service.give_up(sandbox, record.phase))
+                calls = self.bench.service.calls(sandbox)
+                self.call(self.bench.service.give_up(sandbox, record.phase, calls=calls))
 
     @rule(rebooted=st.booleans())
     def crash(self, rebooted: bool) -> None:
