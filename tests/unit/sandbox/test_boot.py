@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from caa.errors import ProviderError, StepFailed, Unavailable
+from caa.errors import NetworkError, ProviderError, StepFailed, Unavailable
 from caa.model.ids import InstanceId, SandboxId
 from caa.model.instance import Instance, Owner
 from caa.model.sandbox import Phase, Sandbox
@@ -243,3 +243,34 @@ async def test_an_instance_without_a_recorded_id_is_found_by_its_name(bench: Any
     bench.store.rows[ONE] = replace(bench.store.rows[ONE], phase=Phase.STARTING, reached="launch")
     await reborn(bench)
     assert list(bench.provider.living) == ["i-8"]
+
+
+async def test_a_running_sandbox_whose_tunnel_is_gone_gets_it_again(bench: Any) -> None:
+    await bench.service.create(ONE, bench.pod())
+    await bench.service.start(ONE)
+    tunnel = bench.network.connected.pop("/run/netns/web")
+    await reborn(bench)
+    assert bench.network.connected == {"/run/netns/web": tunnel}
+
+
+async def test_a_namespace_that_cannot_be_looked_at_costs_no_pod_its_life(bench: Any) -> None:
+    await bench.service.create(ONE, bench.pod())
+    await bench.service.start(ONE)
+    await bench.restart()
+    bench.faults.before["network.connect"] = NetworkError("the namespace is gone")
+    await recovery(bench).running()
+    assert bench.store.rows[ONE].phase is Phase.RUNNING
+
+
+async def test_a_cloud_that_never_answers_does_not_keep_links_from_being_mended(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("caa.sandbox.boot._PATIENCE", 0.01)
+    await bench.service.create(ONE, bench.pod())
+    await bench.service.start(ONE)
+    bench.links.opened.clear()
+    await bench.restart()
+    bench.faults.gate("provider.list_owned")
+    await recovery(bench).running()
+    assert ONE in bench.links.opened
+    assert bench.store.rows[ONE].phase is Phase.RUNNING
