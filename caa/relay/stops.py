@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posix
+from _signal import SIG_BLOCK, SIG_SETMASK, SIGINT, SIGTERM, pthread_sigmask  # type: ignore[import-not-found]
 from _thread import start_new_thread
 
 from caa.datapath import edits
@@ -104,7 +105,12 @@ class Scribe:
         if self._queue and not self._running:
             self._running = True
             batch, self._queue = self._queue, []
-            start_new_thread(self._work, (batch,))
+            # The thread inherits the mask: a signal that it got would not wake the loop, whose thread has to act on it.
+            before = pthread_sigmask(SIG_BLOCK, (SIGTERM, SIGINT))
+            try:
+                start_new_thread(self._work, (batch,))
+            finally:
+                pthread_sigmask(SIG_SETMASK, before)
 
     def _work(self, batch: list[tuple[str, Written]]) -> None:
         """In the thread: nothing but the disk, the list of results and the event."""
