@@ -3,11 +3,12 @@
 #   make test  SUITES="unit"      lint and every test suite, or the suites named
 #   make lint                     ruff, mypy, import contracts, gofmt
 #   make bench ARGS="--quick"     side-by-side benchmark of the data path
+#   make chaos ARGS="--full"      kill and cut while pods work, count what they lose (root); --seed N, --report FILE.md
 #   make clean                    removes all that the other targets made in this checkout
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench chaos clean
 export PYTHON ?= python3
 
 help:
@@ -29,6 +30,9 @@ lint:
 
 bench: setup
 	@source .ci/env && .venv/bin/python -m tests.bench $(ARGS)
+
+chaos: setup
+	@source .ci/env && .ci/as-root .venv/bin/python -m tests.chaos $(ARGS)
 
 clean:
 	@chmod -R u+w .cache 2>/dev/null || true
