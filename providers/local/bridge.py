@@ -18,7 +18,7 @@ from providers.local.translate import Site
 _NEW = codec.NLM_F_CREATE | codec.NLM_F_EXCL
 _GUEST_DEVICE = "eth0"
 # linux/if_link.h and linux/veth.h
-_IFLA_IFNAME, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 3, 10, 18, 28
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 10, 18, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _ANYWHERE = IPv4Network("0.0.0.0/0")
 
@@ -62,8 +62,10 @@ def _ensure_bridge(node: Netlink, site: Site) -> int:
     if found is not None and found.kind != "bridge":
         raise NetworkError(f"{site.bridge} exists and is not a bridge: set LOCAL_BRIDGE to a free name")
     if found is None:
-        body = m.link_index(0) + codec.text(_IFLA_IFNAME, m.checked_name(site.bridge)) + _kind("bridge")
-        node.change(m.RTM_NEWLINK, body, flags=_NEW, what=f"make the bridge {site.bridge}")
+        # Set, since else it is that of the lowest port and changes with it: the guests' neighbour entries go stale.
+        hwaddr = codec.attribute(_IFLA_ADDRESS, m.packed_mac(_hwaddr(site.gateway)))
+        body = m.link_index(0) + codec.text(_IFLA_IFNAME, m.checked_name(site.bridge)) + hwaddr
+        node.change(m.RTM_NEWLINK, body + _kind("bridge"), flags=_NEW, what=f"make the bridge {site.bridge}")
     index = _index(node, site.bridge)
     address = m.address(index, site.gateway, prefix_route=True)
     _add(node, m.RTM_NEWADDR, body=address, what=f"give {site.bridge} an address")
@@ -85,15 +87,20 @@ def _kind(kind: str, data: bytes = b"") -> bytes:
 
 def _configure(inside: Netlink, address: IPv4Interface, *, gateway: IPv4Interface) -> None:
     device = _index(inside, _GUEST_DEVICE)
-    # Derived from the address, so that a neighbour entry of the pod VM that had it before stays true: a stale one
-    # cost a start half a minute.
-    hwaddr = "02:ca:" + address.ip.packed.hex(":")
-    inside.change(m.RTM_NEWLINK, m.link_change(device, hwaddr=hwaddr), what="name the guest's interface")
+    inside.change(m.RTM_NEWLINK, m.link_change(device, hwaddr=_hwaddr(address)), what="name the guest's interface")
     inside.change(m.RTM_NEWLINK, m.link_change(device, up=True), what="switch on the guest's interface")
     body = m.address(device, address, prefix_route=True)
     _add(inside, m.RTM_NEWADDR, body=body, what=f"give the guest {address}")
     default = Route(destination=_ANYWHERE, gateway=gateway.ip, device=_GUEST_DEVICE)
     _add(inside, m.RTM_NEWROUTE, body=m.route(device, default), what="set the guest's default route")
+
+
+def _hwaddr(address: IPv4Interface) -> str:
+    """Derived from the address, so that the neighbour entry of who had it before stays true.
+
+    A stale one cost a start half a minute.
+    """
+    return "02:ca:" + address.ip.packed.hex(":")
 
 
 def _has_ports(node: Netlink, bridge: int) -> bool:
