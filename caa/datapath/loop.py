@@ -12,6 +12,7 @@ from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, epoll
 from time import monotonic
 
 from caa.datapath.frames import SLACK
+from caa.datapath.replay import Pool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Loop:
         "_timers",
         "buffer",
         "counts",
+        "pool",
         "raw",
     )
 
@@ -81,9 +83,15 @@ class Loop:
         self._dying: list[Closable] = []
         self._order = 0
         self._running = False
-        self.raw = bytearray(BUFFER_SIZE + SLACK)
+        self.pool = Pool(BUFFER_SIZE + SLACK)
+        self.raw = self.pool.take()
         self.buffer = memoryview(self.raw)[:BUFFER_SIZE]
         self.counts: dict[str, int] = {}
+
+    def lend(self) -> None:
+        """Leave the buffer as it is to who keeps a view of it, and read on into another one."""
+        self.raw = self.pool.take()
+        self.buffer = memoryview(self.raw)[:BUFFER_SIZE]
 
     def now(self) -> float:
         """Seconds of the monotonic clock."""

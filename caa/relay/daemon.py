@@ -26,7 +26,7 @@ NODE_SOCKET = "node.sock"
 COMMAND_SOCKET = "relay.sock"
 
 
-def flags() -> Mapping[str, str | float]:
+def flags() -> Mapping[str, str | bool | float]:
     """The flags with their defaults; the types of the defaults are the types of the values."""
     return {
         "hypervisor-socket": "/run/peerpod/hypervisor.sock",
@@ -35,6 +35,8 @@ def flags() -> Mapping[str, str | float]:
         "state-dir": "/var/lib/peerpod",
         "grace-seconds": 600.0,
         "dial-timeout-seconds": 300.0,
+        "link-grace-seconds": "300",
+        "no-session": False,
         "niceness": "-10",
     }
 
@@ -68,7 +70,7 @@ class Relay:
         _prepare("hypervisor-socket", hypervisor.rpartition("/")[0])
         stops = Stops(f"{settings.text('state-dir')}/stops")
         node = f"{settings.text('run-dir')}/{NODE_SOCKET}"
-        agents = AgentFront(self.loop, settings.text("pods-dir"))
+        agents = AgentFront(self.loop, settings.text("pods-dir"), grace=_grace(settings))
         self._fronts.append(agents)
         commands = Commands(self.loop, agents, dial_seconds=settings.number("dial-timeout-seconds"))
         courier = Courier(self.loop, node, stops=stops)
@@ -111,6 +113,18 @@ class Relay:
                 self._lock = fd
                 return
             posix.close(fd)
+
+
+def _grace(settings: Flags) -> float:
+    """How long a link may be down; 0, also by `--no-session`, means that its end is the end of the pod."""
+    text = settings.text("link-grace-seconds")
+    try:
+        grace = float(text)
+    except ValueError:
+        grace = -1.0
+    if not 0 <= grace < 1e9:
+        raise CannotStart(f"--link-grace-seconds {text}: a number is needed, 0 for none")
+    return 0.0 if settings.given("no-session") else grace
 
 
 def _same_file(fd: int, path: str) -> bool:

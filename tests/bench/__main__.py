@@ -39,7 +39,7 @@ def _say(line: str) -> None:
 def _rows(given: argparse.Namespace, certificates: Path) -> list[report.Row]:
     programs = build()
     ways = all_hops(programs, certificates, niceness=given.niceness)
-    _say(f"{given.rounds} rounds, four ways, {given.seconds:g} s a load")
+    _say(f"{given.rounds} rounds, {len(ways) + 1} ways, {given.seconds:g} s a load")
     samples = measure(ways, programs, rounds=given.rounds, seconds=given.seconds, say=_say)
     _say("memory")
     pods = memory.pod_costs(ways, programs, pods=given.pods)

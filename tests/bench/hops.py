@@ -70,6 +70,7 @@ class Ours:
     certificates: Path
     niceness: int
     name: str = "ours"
+    flags: tuple[str, ...] = ()
 
     @contextmanager
     def guest(self, folder: Path, *, port: int, agent: Path) -> Iterator[Program]:
@@ -91,7 +92,7 @@ class Ours:
             pods_dir=str(sockets / "pods"),
             run_dir=str(sockets),
             state_dir=str(folder / "state"),
-            extra=("--niceness", str(self.niceness)),
+            extra=("--niceness", str(self.niceness), *self.flags),
         )
         with started(command, log) as program:
             wait_until(control.exists, "the relay", log)
@@ -111,9 +112,10 @@ class Ours:
 
 
 def all_hops(programs: Programs, certificates: Path, *, niceness: int) -> Sequence[Hops]:
-    """Ours first, then what it is compared with."""
+    """Ours first, then what it is compared with; `plain` is ours without resumable sessions."""
     return (
         Ours(certificates, niceness),
+        Ours(certificates, niceness, "plain", ("--no-session",)),
         Compiled("c", programs.c_relay, certificates),
         Compiled("go", programs.go_proxy, certificates),
     )
