@@ -22,10 +22,11 @@ _BLOCKS = 4
 class Clock:
     """Calls `tick(now)` of its members. Without members it sets no timer."""
 
-    __slots__ = ("_loop", "_members", "_runs", "_stirred")
+    __slots__ = ("_look_every", "_loop", "_members", "_runs", "_stirred")
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, look: float = LOOK) -> None:
         self._loop = loop
+        self._look_every = look
         self._members: dict[Ticked, None] = {}
         self._stirred: list[Ticked] = []
         self._runs = False
@@ -35,7 +36,7 @@ class Clock:
         self._members[member] = None
         if not self._runs:
             self._runs = True
-            self._loop.later(LOOK, self._look)
+            self._loop.later(self._look_every, self._look)
 
     def remove(self, member: Ticked) -> None:
         """Ask it no more, but for a tick that is under way; one that is not here is fine."""
@@ -55,7 +56,7 @@ class Clock:
         self._loop.pool.trim(_BLOCKS)
         self._runs = bool(self._members)
         if self._runs:
-            self._loop.later(LOOK, self._look)
+            self._loop.later(self._look_every, self._look)
             self._tick(list(self._members))
 
     def _tick(self, members: list[Ticked]) -> None:

@@ -7,6 +7,7 @@ import posix
 from caa.datapath.clock import Clock
 from caa.datapath.frames import CANCELLED, DEADLINE_EXCEEDED, INTERNAL, INVALID_ARGUMENT, UNAVAILABLE, Refused
 from caa.datapath.greeting import PROTOCOL
+from caa.datapath.heartbeat import DEAD_AFTER, LOOK
 from caa.datapath.loop import say
 from caa.datapath.mux import Mux
 from caa.datapath.session import Session
@@ -82,6 +83,7 @@ class Link:
         self._dialler = Dialler(self._front.loop, self.target, context=context, seconds=seconds, caller=self)
         if self._front.grace and not self.target.disable_tls:
             self._session = Session(posix.urandom(16), posix.urandom(32), pool=self._front.loop.pool)
+            self._session.suffer(self._front.silence)
             self._dialler.offer(self._session)
 
     def wait(self, seconds: float, waiter: Waiter) -> None:
@@ -228,15 +230,25 @@ class Link:
 class AgentFront:
     """All links of the node, by sandbox. `watch` holds the requests that are changed on the worker's side.
 
-    `grace` is how many seconds a link with a session may be down; 0 means no sessions.
+    `grace` is how many seconds a link with a session may be down; 0 means no sessions. `silence` is how long it may be
+    silent, although it was asked, before it counts as cut.
     """
 
-    __slots__ = ("_contexts", "_links", "clock", "grace", "loop", "pods_dir", "watch")
+    __slots__ = ("_contexts", "_links", "clock", "grace", "loop", "pods_dir", "silence", "watch")
 
-    def __init__(self, loop: Loop, pods_dir: str, *, watch: Watch | None = None, grace: float = 0.0) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        pods_dir: str,
+        *,
+        watch: Watch | None = None,
+        grace: float = 0.0,
+        silence: float = DEAD_AFTER,
+    ) -> None:
         self.loop = loop
-        self.clock = Clock(loop)
+        self.clock = Clock(loop, LOOK * silence / DEAD_AFTER)
         self.grace = grace
+        self.silence = silence
         self.pods_dir = pods_dir
         self.watch = watch or None
         self._links: dict[str, Link] = {}

@@ -9,6 +9,7 @@ from _signal import SIGINT, SIGTERM, signal  # type: ignore[import-not-found]  #
 from fcntl import LOCK_EX, LOCK_NB, flock
 
 from caa.datapath.flags import FlagError, Flags
+from caa.datapath.heartbeat import DEAD_AFTER
 from caa.datapath.loop import Loop, be_nice, say
 from caa.datapath.sockets import connect_unix, listen_unix, unlink
 from caa.relay.agent_front import AgentFront, own_directory
@@ -36,6 +37,7 @@ def flags() -> Mapping[str, str | bool | float]:
         "grace-seconds": 600.0,
         "dial-timeout-seconds": 300.0,
         "link-grace-seconds": "300",
+        "link-silence-seconds": DEAD_AFTER,
         "no-session": False,
         "niceness": "-10",
     }
@@ -70,7 +72,8 @@ class Relay:
         _prepare("hypervisor-socket", hypervisor.rpartition("/")[0])
         stops = Stops(f"{settings.text('state-dir')}/stops")
         node = f"{settings.text('run-dir')}/{NODE_SOCKET}"
-        agents = AgentFront(self.loop, settings.text("pods-dir"), grace=_grace(settings))
+        silence = settings.number("link-silence-seconds")
+        agents = AgentFront(self.loop, settings.text("pods-dir"), grace=_grace(settings), silence=silence)
         self._fronts.append(agents)
         commands = Commands(self.loop, agents, dial_seconds=settings.number("dial-timeout-seconds"))
         courier = Courier(self.loop, node, stops=stops)
