@@ -38,8 +38,8 @@ if TYPE_CHECKING:
         outlet: Outlet
         watch: Watch | None
         last: int
-        checks: set[int] | None
         dark: bool
+        notes: bool
         stopped: bool
 
         @property
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         def rename(self, branch: Branch, data: bytearray, *, at: int) -> bool: ...
         def send(self, data: memoryview, branch: Branch) -> None: ...
         def within(self, branch: Branch) -> bool: ...
+        def note_all(self, data: bytearray, end: int) -> None: ...
         def hold(self, branch: Branch) -> None: ...
         def release(self, branch: Branch) -> None: ...
         def detach(self, branch: Branch) -> None: ...
@@ -205,10 +206,12 @@ class Branch:
         at = 0
         raw = mux.loop.raw
         if mux.direct is self and self._part is None and not self._drop and not mux.dark:
-            at, highest = scan_requests(raw, got, watch=mux.watch, checks=mux.checks)
+            at, highest = scan_requests(raw, got, watch=mux.watch)
             if highest > mux.last:  # noqa: PLR1730  # max() is a call, and this is met by every request
                 mux.last = highest
             if at:
+                if mux.notes:
+                    mux.note_all(raw, at)
                 mux.send(buffer[:at], self)
             if at == got:
                 return

@@ -125,10 +125,8 @@ class Watch:
         return bytearray(HEADER.pack(len(envelope), stream, kind, flags) + envelope)
 
 
-def scan_requests(data: bytearray, end: int, *, watch: Watch | None, checks: set[int] | None = None) -> tuple[int, int]:
+def scan_requests(data: bytearray, end: int, *, watch: Watch | None) -> tuple[int, int]:
     """How far `data[:end]` is a row of whole requests that may go on as they are, and the highest of their ids.
-
-    The ids of health checks are added to `checks`.
 
     This and `scan_answers` are met by every frame, so they repeat in one loop what `check` and `Watch.wants` say.
     A look at a short frame may reach beyond `end`: `data` must be `SLACK` bytes longer, whatever they hold.
@@ -147,19 +145,14 @@ def scan_requests(data: bytearray, end: int, *, watch: Watch | None, checks: set
                 usual = data.startswith(_AGENT_PREFIX, at + HEADER_SIZE) and data[at + _METHOD_AT] not in watch.lengths
             if not usual and watch.wants(data, at):
                 break
-        if checks is not None and data[at + _SERVICE_LENGTH_AT] == _HEALTH_LENGTH and is_check(data, at):
-            checks.add(stream)
         if stream > highest:  # noqa: PLR1730  # max() is a call
             highest = stream
         at = after
     return at, highest
 
 
-def scan_answers(data: bytearray, end: int, *, identity: int, checks: set[int] | None = None) -> int:
-    """How far `data[:end]` is a row of answers to streams up to `identity`; the last one may reach beyond `end`.
-
-    The ids of those that are whole are taken out of `checks`.
-    """
+def scan_answers(data: bytearray, end: int, *, identity: int) -> int:
+    """How far `data[:end]` is a row of answers to streams up to `identity`; the last one may reach beyond `end`."""
     at = 0
     last_header = end - HEADER_SIZE
     while at <= last_header:
@@ -167,8 +160,6 @@ def scan_answers(data: bytearray, end: int, *, identity: int, checks: set[int] |
         if kind != RESPONSE or not stream & 1 or stream > identity or size > MAX_PAYLOAD:
             break
         at += HEADER_SIZE + size
-        if checks and at <= end:
-            checks.discard(stream)
     return at
 
 

@@ -54,7 +54,6 @@ class Mux:
         "_to",
         "branches",
         "calls",
-        "checks",
         "closed",
         "dark",
         "direct",
@@ -62,6 +61,7 @@ class Mux:
         "identity",
         "last",
         "loop",
+        "notes",
         "outlet",
         "skip",
         "stopped",
@@ -85,8 +85,8 @@ class Mux:
         self.direct: Branch | None = None  # may send without a change of ids
         self.identity = _ALL  # answers up to this id belong to the owner, under the same id
         self.last = 0  # the highest id sent upstream
-        self.checks: set[int] | None = None  # health checks that wait for an answer, where they are noted
         self.dark = False  # the link is down for a while
+        self.notes = False  # `note_all` wants to see the requests that go on as they are
         self.stopped = False  # nothing more can be sent for the moment
         self.closed = False
         self._owner: Branch | None = None
@@ -191,6 +191,9 @@ class Mux:
         self.stopped = True
         for one in self.branches:
             one.pause()
+
+    def note_all(self, data: bytearray, end: int) -> None:
+        """Look at the requests in `data[:end]`, which go on as they are."""
 
     def within(self, branch: Branch) -> bool:
         """Whether `branch` has got a part of a frame only, so that nothing may be put in now."""

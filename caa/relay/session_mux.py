@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 SERVING = edits.varint_field(1, 1)  # HealthCheckResponse{status: SERVING}
 # Answers of up to this size are passed on whole; an agent answers with 32 KiB at most but for metrics.
 WHOLE = 64 << 10
+# Requests of one read that are looked at; 7 is the most that a shim was seen to have in flight.
+_LOOK_AT = 8
 _head = HEADER.unpack_from
 
 
@@ -88,7 +90,7 @@ class SessionMux(Mux):
         self._answered: set[int] = set()  # calls answered here, whose answers are dropped
         self._noted: set[int] = set()
         super().__init__(ground.loop, sock, tls=tls, watch=ground.watch, lost=keeper.lost)
-        self.checks = self._noted
+        self.notes = True
         self._start()
 
     def go_on(self, sock: Sock, tls: TlsObject) -> None:
@@ -104,6 +106,27 @@ class SessionMux(Mux):
     def note(self, stream: int) -> None:
         """This call is a health check."""
         self._noted.add(stream)
+
+    def note_all(self, data: bytearray, end: int) -> None:
+        """Note the health checks among the requests in `data[:end]`.
+
+        Only the first of many: what a shim has in flight, and asks about the agent's health, can be counted on a hand.
+        """
+        at, last, noted = 0, _LOOK_AT, self._noted
+        while at < end and last and len(noted) < _LOOK_AT:
+            size, stream, _, _ = _head(data, at)
+            if is_check(data, at):
+                noted.add(stream)
+            at += HEADER_SIZE + size
+            last -= 1
+
+    def _settle(self, end: int) -> None:
+        """Take the answers of `loop.raw[:end]` out of what is noted."""
+        at, data, noted = 0, self.loop.raw, self._noted
+        while noted and at < end:
+            size, stream, _, _ = _head(data, at)
+            noted.discard(stream)
+            at += HEADER_SIZE + size
 
     def _start(self) -> None:
         self._clock.add(self)
@@ -198,8 +221,10 @@ class SessionMux(Mux):
             self._stirred = True
             self._clock.stir(self)
         if not skip and not self._answered:
-            at = scan_answers(self.loop.raw, got, identity=self.identity, checks=self._noted)
+            at = scan_answers(self.loop.raw, got, identity=self.identity)
             if at == got:
+                if self._noted:
+                    self._settle(got)
                 session.passed(got, 0)
                 if self._owner is not None:
                     self._owner.deliver(buffer[:got])
@@ -281,7 +306,6 @@ class SessionMux(Mux):
 
     def _answer_checks(self) -> None:
         streams, self._noted = self._noted, set()
-        self.checks = self._noted
         for stream in streams:
             if stream <= self.identity:
                 branch, own = self._owner, stream
