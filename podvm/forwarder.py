@@ -134,7 +134,7 @@ class Forwarder:
     def secured(self, sock: Sock, tls: TlsObject) -> None:
         """The client has shown its certificate."""
         if has_session(tls):
-            Greeter(self.loop, sock, tls, owner=self)
+            Greeter(self.loop, sock, tls=tls, owner=self)
             return
         self._handshakes -= 1
         self._attach(sock, tls)
@@ -145,7 +145,7 @@ class Forwarder:
         self.loop.count("handshake failed", reason(error))
         self.loop.close(sock, sock.fileno())
 
-    def greeted(self, sock: Sock, tls: TlsObject, data: bytes) -> None:
+    def greeted(self, sock: Sock, tls: TlsObject, *, data: bytes) -> None:
         """A relay that can has named its session."""
         self._handshakes -= 1
         try:
@@ -155,7 +155,7 @@ class Forwarder:
             return
         branch = self._branch(session) if session is not None else None
         if branch is not None:
-            branch.resume_on(sock, tls, answer)
+            branch.resume_on(sock, tls, answer=answer)
             return
         self.loop.count("session refused", "" if answer else "its id is known, secret or certificate are not its own")
         if answer and session is None:

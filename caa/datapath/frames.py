@@ -40,7 +40,7 @@ _HEALTH_PREFIX = b"\x0a\x0bgrpc.Health\x12"
 _METHOD_AT = HEADER_SIZE + len(_AGENT_PREFIX)
 _SERVICE_LENGTH_AT = HEADER_SIZE + 1
 _HEALTH_LENGTH = len("grpc.Health")
-_CHECK_PREFIX = _HEALTH_PREFIX + b"\x05Check"
+CHECK = _HEALTH_PREFIX + b"\x05Check"
 SLACK = 32
 _head = Struct(">IIB").unpack_from
 
@@ -165,7 +165,7 @@ def scan_answers(data: bytearray, end: int, *, identity: int) -> int:
 
 def is_check(data: bytes | bytearray, at: int) -> bool:
     """Whether the request at `at` is a health check with a usual envelope."""
-    return data.startswith(_CHECK_PREFIX, at + HEADER_SIZE)
+    return data.startswith(CHECK, at + HEADER_SIZE)
 
 
 def check(header: tuple[int, int, int, int], expected: int) -> None:

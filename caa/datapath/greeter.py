@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from caa.datapath.tls import TlsObject
 
     class Greeted(Protocol):
-        def greeted(self, sock: Sock, tls: TlsObject, data: bytes, /) -> object: ...
+        def greeted(self, sock: Sock, tls: TlsObject, *, data: bytes) -> object: ...
         def not_greeted(self, sock: Sock, error: Exception, /) -> object: ...
 
 
@@ -28,11 +28,14 @@ def has_session(tls: TlsObject) -> bool:
 
 
 class Greeter:
-    """Ends in `owner.greeted(sock, tls, data)` or `owner.not_greeted(sock, error)`, once; `abandon` without a word."""
+    """Ends in `owner.greeted(sock, tls, data=...)` or `owner.not_greeted(sock, error)`, once.
+
+    `abandon` ends it without a word.
+    """
 
     __slots__ = ("_fd", "_loop", "_owner", "_part", "_sock", "_timer", "_tls")
 
-    def __init__(self, loop: Loop, sock: Sock, tls: TlsObject, *, owner: Greeted) -> None:
+    def __init__(self, loop: Loop, sock: Sock, *, tls: TlsObject, owner: Greeted) -> None:
         self._loop = loop
         self._sock = sock
         self._tls = tls
@@ -61,7 +64,7 @@ class Greeter:
         self._part += self._loop.buffer[:got]
         if len(self._part) == GREETING:
             self.abandon()
-            self._owner.greeted(self._sock, self._tls, self._part)
+            self._owner.greeted(self._sock, self._tls, data=self._part)
 
     def _silent(self) -> None:
         self._fail(TimeoutError(f"no greeting within {GREETING_SECONDS:g} s"))

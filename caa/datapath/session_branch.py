@@ -48,7 +48,7 @@ class SessionBranch(Branch):
         """Wait so long for the relay after a cut."""
         self._keep = seconds
 
-    def resume_on(self, sock: Sock, tls: TlsObject, answer: bytes) -> None:
+    def resume_on(self, sock: Sock, tls: TlsObject, *, answer: bytes) -> None:
         """Go on over a new link, which gets the answer first. The old one is closed unread: the counts stand."""
         self._hang_up()
         self._forget_expiry()

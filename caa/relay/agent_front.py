@@ -172,7 +172,7 @@ class Link:
     def _make_mux(self, sock: Sock, tls: TlsObject | None) -> Mux:
         front, session = self._front, self._session
         if session is not None and session.up and tls is not None:
-            return SessionMux(front, sock, tls, session=session, keeper=self)
+            return SessionMux(front, sock, tls=tls, session=session, keeper=self)
         self._session = None
         return Mux(front.loop, sock, tls=tls, watch=front.watch, lost=self.lost)
 

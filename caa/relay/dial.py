@@ -191,7 +191,7 @@ class Dialler:
         """
         self._handshake = None
         if self._session is not None and has_session(tls):
-            self._greet(sock, tls, self._session)
+            self._greet(sock, tls, session=self._session)
             return
         if self._again:
             self._refuse(UNAVAILABLE, "the forwarder offers no session any more")
@@ -209,16 +209,16 @@ class Dialler:
         self._handshake = None
         self._failed(error)
 
-    def _greet(self, sock: Sock, tls: TlsObject, session: Session) -> None:
+    def _greet(self, sock: Sock, tls: TlsObject, *, session: Session) -> None:
         """The answer also tells that the peer has taken our certificate."""
         try:
             tls.write(session.hello())
         except (OSError, *WANT) as error:
             self._failed(error)
             return
-        self._greeter = Greeter(self._loop, sock, tls, owner=self)
+        self._greeter = Greeter(self._loop, sock, tls=tls, owner=self)
 
-    def greeted(self, sock: Sock, tls: TlsObject, data: bytes) -> None:
+    def greeted(self, sock: Sock, tls: TlsObject, *, data: bytes) -> None:
         """The forwarder has answered to our HELLO."""
         self._greeter = None
         session = self._session

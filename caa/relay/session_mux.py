@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from caa.datapath import edits
 from caa.datapath.branch import Branch
-from caa.datapath.frames import HEADER, HEADER_SIZE, Malformed, answer, is_check, scan_answers, stream_of
+from caa.datapath.frames import CHECK, HEADER, HEADER_SIZE, Malformed, answer, is_check, scan_answers, stream_of
 from caa.datapath.loop import IN
 from caa.datapath.mux import Mux
 from caa.datapath.pipe import RECORD, gather
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 SERVING = edits.varint_field(1, 1)  # HealthCheckResponse{status: SERVING}
 # Answers of up to this size are passed on whole; an agent answers with 32 KiB at most but for metrics.
 WHOLE = 64 << 10
-# Requests of one read that are looked at; 7 is the most that a shim was seen to have in flight.
-_LOOK_AT = 8
+# More than a shim has in flight: 7 calls were seen, one health check a connection.
+_MANY = 8
 _head = HEADER.unpack_from
 
 
@@ -81,7 +81,7 @@ class SessionMux(Mux):
 
     __slots__ = ("_answered", "_clock", "_keeper", "_noted", "_stirred", "_wait", "session")
 
-    def __init__(self, ground: Ground, sock: Sock, tls: TlsObject, *, session: Session, keeper: Keeper) -> None:
+    def __init__(self, ground: Ground, sock: Sock, *, tls: TlsObject, session: Session, keeper: Keeper) -> None:
         self.session = session
         self._clock = ground.clock
         self._keeper = keeper
@@ -108,17 +108,19 @@ class SessionMux(Mux):
         self._noted.add(stream)
 
     def note_all(self, data: bytearray, end: int) -> None:
-        """Note the health checks among the requests in `data[:end]`.
+        """Note the health checks among the requests in `data[:end]`, up to a number that no shim reaches.
 
-        Only the first of many: what a shim has in flight, and asks about the agent's health, can be counted on a hand.
+        Behind the first few the walk goes on only where it can find one: every request of a busy pod is met here.
         """
-        at, last, noted = 0, _LOOK_AT, self._noted
-        while at < end and last and len(noted) < _LOOK_AT:
+        at, seen, noted = 0, 0, self._noted
+        while at < end and len(noted) < _MANY:
+            if seen == _MANY and data.find(CHECK, at, end) < 0:
+                break
             size, stream, _, _ = _head(data, at)
             if is_check(data, at):
                 noted.add(stream)
             at += HEADER_SIZE + size
-            last -= 1
+            seen += 1
 
     def _settle(self, end: int) -> None:
         """Take the answers of `loop.raw[:end]` out of what is noted."""
