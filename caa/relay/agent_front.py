@@ -36,7 +36,7 @@ SOCKET = "agent.ttrpc"
 _OUR_NAMES = (".", SOCKET, "hypervisor.sock", "node.", "relay.", "pods", "stops", "tls", "cluster-id")
 
 
-# A link that breaks sooner than this after it came up is dialled with a pause.
+# A link that breaks sooner than this after it came up, and has brought nothing, is dialled with a pause.
 _SETTLED_SECONDS = 1.0
 _FIRST_PAUSE = 0.02
 
@@ -52,6 +52,7 @@ class Link:
         "_dialler",
         "_directory",
         "_front",
+        "_got",
         "_listener",
         "_mux",
         "_pause",
@@ -72,6 +73,7 @@ class Link:
         self._session: Session | None = None
         self._retry: Timer | None = None
         self._since = self._deadline = self._pause = 0.0
+        self._got = 0
         self.sandbox = sandbox
         self.target = target
         self.waiters: list[Waiter] = []
@@ -153,6 +155,7 @@ class Link:
         self._dialler = None
         self._since = self._front.loop.now()
         if isinstance(self._mux, SessionMux) and tls is not None:
+            self._got = self._mux.session.got
             self._front.loop.count("link resumed", f"sandbox={self.sandbox}")
             self._mux.go_on(sock, tls)
             self._tell(None)
@@ -192,12 +195,12 @@ class Link:
     # What the mux says
 
     def cut(self, why: str) -> None:
-        """The link is down: dial again, at once unless it breaks again and again."""
+        """The link is down: dial again, at once unless it breaks again and again before anything came over it."""
         front = self._front
         now = front.loop.now()
         front.loop.count("link cut", f"sandbox={self.sandbox}: {why}; dialling again for {front.grace:g} s")
         self._deadline = now + front.grace
-        again = now - self._since < _SETTLED_SECONDS
+        again = now - self._since < _SETTLED_SECONDS and self._session is not None and self._session.got == self._got
         self._pause = min(max(2 * self._pause, _FIRST_PAUSE), LONGEST_PAUSE) if again else 0.0
         self._redial()
 

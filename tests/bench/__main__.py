@@ -17,7 +17,7 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="The data path against three others.")
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="The data path against four others.")
     parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=1.5, help="seconds a load (default %(default)s)")
     parser.add_argument("--pods", type=int, default=100, help="pods of the memory slope (default %(default)s)")
