@@ -160,9 +160,11 @@ class World:
         self.link: tuple[Pipe, Pipe] = (Pipe(), Pipe())
         self.mux: Any = None
         self.held: list[bytes] = []  # answers that the agent has not given yet
+        self.taken = bytearray()
         self.unsaid = bytearray()
         self.shims: list[tuple[Pipe, Pipe]] = []
         self.waiting: list[dict[int, bytes]] = []
+        self.heard: list[bytearray] = []
         self.last: list[int] = []
         self.answered = 0
         self.ground: Any = self
@@ -207,6 +209,7 @@ class World:
         pipes = Pipe(), Pipe()
         self.shims.append(pipes)
         self.waiting.append({})
+        self.heard.append(bytearray())
         self.last.append(-1)
         assert self.mux.attach(self.loop.end(pipes[0], pipes[1]), None) is not None
 
@@ -224,8 +227,10 @@ class World:
         self.shims[number][0].data += data
 
     def hear(self, number: int) -> None:
-        """Take whole answers."""
-        data = self.shims[number][1].data
+        """Take what is there, and compare whole answers."""
+        data, arrived = self.heard[number], self.shims[number][1].data
+        data += arrived
+        arrived.clear()
         while len(data) >= 10 and len(data) >= 10 + frames.HEADER.unpack_from(data)[0]:
             size, stream, kind, _ = frames.HEADER.unpack_from(data)
             expected = self.waiting[number].pop(stream)  # KeyError: answered twice
@@ -236,7 +241,9 @@ class World:
             self.answered += 1
 
     def agent(self) -> None:
-        data = self.agent_in.data
+        data = self.taken
+        data += self.agent_in.data
+        self.agent_in.data.clear()
         while len(data) >= 10 and len(data) >= 10 + frames.HEADER.unpack_from(data)[0]:
             size, stream, kind, _ = frames.HEADER.unpack_from(data)
             assert kind == 1
@@ -245,7 +252,6 @@ class World:
         self.chance.shuffle(self.held)
         for _ in range(self.chance.randrange(len(self.held) + 1)):
             self.unsaid += self.held.pop()
-        self.agent_in.room = max(1 << 16, len(data) + (1 << 16))
         size = min(len(self.unsaid), self.agent_out.room - len(self.agent_out.data))
         self.agent_out.data += self.unsaid[:size]
         del self.unsaid[:size]
