@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 SERVING = edits.varint_field(1, 1)  # HealthCheckResponse{status: SERVING}
 # Answers of up to this size are passed on whole; an agent answers with 32 KiB at most but for metrics.
 WHOLE = 64 << 10
-# More than a shim has in flight: 7 calls were seen, one health check a connection.
-_MANY = 8
+# More health checks than a shim has under way: one on each of its one or two connections.
+_MANY = 4
 _head = HEADER.unpack_from
 
 
@@ -117,7 +117,7 @@ class SessionMux(Mux):
             if seen == _MANY and data.find(CHECK, at, end) < 0:
                 break
             size, stream, _, _ = _head(data, at)
-            if is_check(data, at):
+            if data.startswith(CHECK, at + HEADER_SIZE):
                 noted.add(stream)
             at += HEADER_SIZE + size
             seen += 1

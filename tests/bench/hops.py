@@ -12,7 +12,7 @@ from caa.wire.client import connect
 from caa.wire.proto import relay
 from podvm import forwarder
 from tests.bench.certificates import SERVER_NAME
-from tests.bench.processes import Program, accepts, free_port, started, wait_until
+from tests.bench.processes import Program, accepts, free_port, listens, started, wait_until
 from tests.bench.programs import Programs
 
 
@@ -134,7 +134,7 @@ def agent(programs: Programs, folder: Path) -> Iterator[Path]:
     """The agent at the end of a chain; yields its socket."""
     socket, log = folder / "agent.sock", folder / "agent.log"
     with started([str(programs.agent), str(socket)], log):
-        wait_until(socket.exists, "the agent", log)
+        wait_until(lambda: listens(socket), "the agent", log)
         yield socket
 
 
