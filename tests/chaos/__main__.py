@@ -5,20 +5,17 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import sys
-import tempfile
 from pathlib import Path
 
 import click
 
 from caa.testing.demo import world
+from caa.testing.demo.daemons import Paths
+from tests.chaos import enclosure
 from tests.chaos.field import Plan
 from tests.chaos.report import Outcome, Report
 from tests.chaos.rows import ROWS, Row
-
-_NAMESPACES = ("--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "--propagation", "private")
-_TOOLS = ("unshare", "nsenter", "ip", "nft", "runc", "busybox", "mount")
 
 
 @click.command()
@@ -84,17 +81,13 @@ def _say(report: Report, target: object) -> None:
 
 
 def _enter(argv: list[str]) -> None:
-    """Re-execute inside new namespaces: what is made there dies with them, on this machine nothing changes."""
+    """Re-execute inside new namespaces; on this machine nothing changes."""
     if os.geteuid() != 0:
         raise click.ClickException("namespaces need root: run it as root")
-    missing = [tool for tool in _TOOLS if not shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")]
-    if missing:
-        raise click.ClickException(f"missing programs: {', '.join(missing)}")
-    with tempfile.TemporaryDirectory(prefix="caa-") as folder:
-        signal.signal(signal.SIGINT, lambda *_: None)  # the child ends by it, in order; we wait
-        command = ["unshare", *_NAMESPACES, "--", sys.executable, "-m", "tests.chaos", *argv, "--inside", folder]
-        status = os.spawnvp(os.P_WAIT, command[0], command)
-    sys.exit(status)
+    if lacking := enclosure.missing():
+        raise click.ClickException(f"missing programs: {', '.join(lacking)}")
+    places = [str(Paths(Path(str(number))).vms) for number in range(len(ROWS))]
+    sys.exit(enclosure.run([sys.executable, "-m", "tests.chaos", *argv, "--inside"], places=places))
 
 
 if __name__ == "__main__":

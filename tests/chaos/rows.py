@@ -40,15 +40,13 @@ async def node_kills(plan: Plan, size: Size) -> list[Outcome]:
 
 
 async def _kill(field: Field, size: Size, *, chance: random.Random) -> None:
-    early = 0
     for _ in range(size.times):
         await asyncio.sleep(chance.uniform(0.02, size.longest))
         node = field.daemons.running["node"]
         if node.returncode is not None:
             field.outcome.problems.append(f"the node ended by itself with {node.returncode}")
-        early += not (field.paths.run / "node.sock").exists()
         await field.daemons.kill("node")
-        await asyncio.sleep(chance.choice((0.0, chance.uniform(0, 0.5), chance.uniform(0, 2.0))))
+        await asyncio.sleep(chance.choice((0.0, chance.uniform(0, 0.3), chance.uniform(0, 1.0))))
         await field.daemons.start_one("node")
     field.outcome.done = {"kill -9 of the node": size.times}
 
@@ -112,7 +110,7 @@ class Row:
 
 
 ROWS: Mapping[str, Row] = {
-    "node-kills": Row(node_kills, Size(200, 20, 2.5), Size(20, 6, 1.0), 2),
+    "node-kills": Row(node_kills, Size(200, 20, 3.0), Size(20, 6, 2.0), 2),
     "cuts": Row(
         cuts, Size(1000, 20, 15.0), Size(60, 6, 4.0), 0, "caa.datapath.greeter", "links are not resumable sessions yet"
     ),
