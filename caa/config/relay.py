@@ -59,8 +59,8 @@ AGENT_LINK_GRACE: Setting[float] = Setting(
     flag="agent-link-grace",
     kind=duration(),
     default=60.0,
-    help="How long a pod outlives the loss of its link to the pod VM: calls wait, the relay answers health checks. A pod "
-    "VM that died is told from a cut by nothing else yet. 0 ends the pod at once.",
+    help="How long a pod outlives the loss of its link to the pod VM: calls wait, the relay answers health checks. "
+    "Nothing tells a dead pod VM from a cut yet. 0 ends the pod at once.",
 )
 
 CONFIG_DIR: Setting[Path | None] = Setting(
