@@ -23,6 +23,7 @@ from caa.config.identity import CLOUD_PROVIDER
 from caa.config.load import Check, Settings, load
 from caa.config.node import INITDATA, LOG_FORMAT, LOG_LEVEL, NODE_ROWS
 from caa.config.relay import (
+    AGENT_LINK_GRACE,
     CONFIG_DIR,
     CONTROL_PLANE_GRACE,
     PODS_DIR,
@@ -168,6 +169,8 @@ def run_relay(world: World, read: Read) -> None:
             f"{settings[CONTROL_PLANE_GRACE]:g}",
             "--dial-timeout-seconds",
             f"{settings[PROXY_TIMEOUT]:g}",
+            "--link-grace-seconds",
+            f"{settings[AGENT_LINK_GRACE]:g}",
         ),
     )
     world.replace(command[0], command, _bare(world.environ))

@@ -13,12 +13,17 @@ from _signal import SIGINT, SIGTERM, signal  # type: ignore[import-not-found]  #
 from _socket import AF_UNIX, SOCK_DGRAM, socket
 from time import monotonic, sleep
 
+from caa.datapath.clock import Clock
+from caa.datapath.door import Door
 from caa.datapath.flags import FlagError, Flags
-from caa.datapath.frames import INTERNAL, Refused, Watch
+from caa.datapath.frames import INTERNAL, Malformed, Refused, Watch
+from caa.datapath.greeter import Greeter, has_session, owner_of
+from caa.datapath.greeting import PROTOCOL
 from caa.datapath.loop import Loop, be_nice, say
 from caa.datapath.mux import Mux
+from caa.datapath.session_branch import KEEP_SECONDS, SessionBranch
 from caa.datapath.sockets import connect_unix, listen_tcp, tune
-from caa.datapath.tls import Handshake, TlsError, TlsFiles, reason, server_context
+from caa.datapath.tls import WANT, Handshake, TlsError, TlsFiles, reason, server_context
 from podvm import rewrites, volumes
 
 TYPE_CHECKING = False
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from caa.datapath.session import Session
     from caa.datapath.sockets import Sock
     from caa.datapath.tls import TlsObject
 
@@ -34,6 +40,7 @@ LISTEN = "0.0.0.0:15150"  # what the reference listens on; mutual TLS guards it
 AGENT_SECONDS = 150.0
 _AGENT_PAUSE = 0.05
 _HANDSHAKES = 64
+_LAST_WORDS_SECONDS = 0.5  # a relay whose link broke at the agent's end comes back and hears of it
 _PROGRAM = "import sys; sys.path.insert(0, {root!r}); from podvm.forwarder import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -53,11 +60,12 @@ def public_flags() -> dict[str, str | bool | float]:
 
 
 def flags() -> Mapping[str, str | bool | float]:
-    """The flags of this stage: the last three come from `podvm.cli` and the tests."""
+    """The flags of this stage: the last four come from `podvm.cli` and the tests."""
     return {
         **public_flags(),
         "notify-socket": "",
         "agent-timeout-seconds": AGENT_SECONDS,
+        "session-keep-seconds": KEEP_SECONDS,
         "niceness": "-10",
     }
 
@@ -75,7 +83,19 @@ class CannotStart(Exception):
 class Forwarder:
     """Accepts clients, each after its handshake, and puts them on the agent's connection."""
 
-    __slots__ = ("_context", "_handshakes", "_mux", "_pod_namespace", "failed", "loop")
+    __slots__ = (
+        "_branches",
+        "_clock",
+        "_context",
+        "_door",
+        "_had_sessions",
+        "_handshakes",
+        "_keep",
+        "_mux",
+        "_pod_namespace",
+        "failed",
+        "loop",
+    )
 
     def __init__(self, loop: Loop, context: Any, *, pod_namespace: str) -> None:
         """`context` is None without TLS."""
@@ -83,8 +103,18 @@ class Forwarder:
         self.failed = False
         self._context = context
         self._pod_namespace = pod_namespace
-        self._handshakes: dict[int, tuple[Handshake, Sock]] = {}  # by descriptor, the oldest first
+        # Who has not said all that we need to hear, by descriptor, the oldest first.
+        self._handshakes: dict[int, tuple[Handshake | Greeter, Sock]] = {}
         self._mux: Mux | None = None
+        self._clock = Clock(loop)
+        self._door = Door(pool=loop.pool)
+        self._branches: dict[bytes, SessionBranch] = {}
+        self._keep = KEEP_SECONDS
+        self._had_sessions = False
+
+    def keep_sessions(self, seconds: float) -> None:
+        """How long a session waits for its relay."""
+        self._keep = seconds
 
     def serve_agent(self, agent: Sock) -> None:
         """Keep this connection to the agent for ever."""
@@ -111,6 +141,9 @@ class Forwarder:
 
     def secured(self, sock: Sock, tls: TlsObject) -> None:
         """The client has shown its certificate."""
+        if has_session(tls):
+            self._handshakes[sock.fileno()] = Greeter(self.loop, sock, tls=tls, owner=self), sock
+            return
         self._handshakes.pop(sock.fileno(), None)
         self._attach(sock, tls)
 
@@ -120,6 +153,52 @@ class Forwarder:
         self.loop.count("handshake failed", reason(error))
         self.loop.close(sock, sock.fileno())
 
+    def greeted(self, sock: Sock, tls: TlsObject, *, data: bytes) -> None:
+        """A relay that can has named its session."""
+        self._handshakes.pop(sock.fileno(), None)
+        try:
+            session, answer = self._door.admit(data, owner_of(tls.getpeercert(True)))
+        except Malformed as error:
+            self._turn_away(sock, str(error))
+            return
+        branch = self._branch(session) if session is not None else None
+        if branch is not None:
+            branch.resume_on(sock, tls, answer=answer)
+            return
+        self.loop.count("session refused", "" if answer else "its id is known, secret or certificate are not its own")
+        if answer and session is None:
+            try:
+                tls.write(answer)
+            except (OSError, *WANT):
+                pass  # it dials again
+        self.loop.close(sock, sock.fileno())
+
+    def not_greeted(self, sock: Sock, error: Exception) -> None:
+        """The client agreed on a session and then named none."""
+        self._handshakes.pop(sock.fileno(), None)
+        self._turn_away(sock, reason(error))
+
+    def _turn_away(self, sock: Sock, why: str) -> None:
+        self.loop.count("greeting failed", why)
+        self.loop.close(sock, sock.fileno())
+
+    def _branch(self, session: Session) -> SessionBranch | None:
+        """The session's place at the agent; a session that gets none ends."""
+        branch = self._branches.get(session.identity)
+        if branch is None and self._mux is not None:
+            self._had_sessions = True
+            branch = SessionBranch(self._mux, session, clock=self._clock, ended=self._ended)
+            branch.keep_for(self._keep)
+            if not self._mux.adopt(branch):
+                self._door.forget(session)
+                return None
+            self._branches[session.identity] = branch
+        return branch
+
+    def _ended(self, session: Session) -> None:
+        self._door.forget(session)
+        self._branches.pop(session.identity, None)
+
     def _attach(self, sock: Sock, tls: TlsObject | None) -> None:
         if self._mux is not None:
             self._mux.attach(sock, tls)
@@ -127,7 +206,10 @@ class Forwarder:
     def _agent_lost(self, why: str) -> None:
         self.loop.count("agent lost", why)
         self.failed = True
-        self.loop.stop()
+        if self._had_sessions:
+            self.loop.later(_LAST_WORDS_SECONDS, self.loop.stop)
+        else:
+            self.loop.stop()
 
     def _watch(self) -> Watch:
         return Watch(
@@ -185,7 +267,7 @@ def _context(settings: Flags) -> Any:
     files = TlsFiles(ca=ca, cert=cert, key=key, min_version=version)
     files.ciphers = tuple(name.strip() for name in settings.text("tls-cipher-suites").split(",") if name.strip())
     try:
-        return server_context(files)
+        return server_context(files, protocol=PROTOCOL)
     except TlsError as error:
         raise CannotStart(str(error)) from error
 
@@ -219,6 +301,7 @@ def _leave(_signal: int, _frame: object) -> None:
 def _serve(settings: Flags) -> int:
     loop = Loop()
     forwarder = Forwarder(loop, _context(settings), pod_namespace=settings.text("pod-namespace"))
+    forwarder.keep_sessions(settings.number("session-keep-seconds"))
     host, port = _address(settings.text("listen"))
     forwarder.serve_agent(_wait_for_agent(settings.text("kata-agent-socket"), settings.number("agent-timeout-seconds")))
     try:

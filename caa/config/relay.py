@@ -53,6 +53,15 @@ PROXY_TIMEOUT: Setting[float] = Setting(
     default=300.0,
     help="How long to try to reach the forwarder of a pod VM that has just been created.",
 )
+AGENT_LINK_GRACE: Setting[float] = Setting(
+    name="agent_link_grace",
+    env="AGENT_LINK_GRACE",
+    flag="agent-link-grace",
+    kind=duration(),
+    default=60.0,
+    help="How long a pod outlives the loss of its link to the pod VM: calls wait, the relay answers health checks. "
+    "Nothing tells a dead pod VM from a cut yet. 0 ends the pod at once.",
+)
 
 CONFIG_DIR: Setting[Path | None] = Setting(
     name="config_dir",
@@ -70,5 +79,6 @@ RELAY_ROWS: tuple[AnySetting, ...] = (
     STATE_DIR,
     CONTROL_PLANE_GRACE,
     PROXY_TIMEOUT,
+    AGENT_LINK_GRACE,
     CONFIG_DIR,
 )

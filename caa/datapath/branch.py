@@ -38,6 +38,9 @@ if TYPE_CHECKING:
         outlet: Outlet
         watch: Watch | None
         last: int
+        dark: bool
+        notes: bool
+        stopped: bool
 
         @property
         def direct(self) -> object: ...
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
         def rename(self, branch: Branch, data: bytearray, *, at: int) -> bool: ...
         def send(self, data: memoryview, branch: Branch) -> None: ...
         def within(self, branch: Branch) -> bool: ...
+        def note_all(self, data: bytearray, end: int) -> None: ...
         def hold(self, branch: Branch) -> None: ...
         def release(self, branch: Branch) -> None: ...
         def detach(self, branch: Branch) -> None: ...
@@ -68,38 +72,54 @@ class Branch:
         "_read",
         "_sock",
         "_tls",
+        "alive",
         "fd",
         "late",
     )
 
-    def __init__(self, mux: Trunk, sock: Sock, *, tls: TlsObject | None) -> None:
+    def __init__(self, mux: Trunk) -> None:
         self._mux = mux
-        self._sock = sock
-        self._tls = tls
-        self._read = reader(sock, tls)
-        self._outlet = Outlet(mux.loop, sock, tls=tls)
         self._part: bytearray | None = None  # a request that is not whole yet
         self._drop = 0  # bytes still to come of a request that is too large
         self._choked = False
+        self.alive = True
         self.late: list[bytes] = []  # answers of our own that wait for the end of a frame
+        self.fd = -1
+
+    def connect(self, sock: Sock, tls: TlsObject | None) -> None:
+        """Use this connection."""
+        loop = self._mux.loop
+        self._sock = sock
+        self._tls = tls
+        self._read = reader(sock, tls)
+        self._outlet = Outlet(loop, sock, tls=tls)
         self.fd = sock.fileno()
-        mux.loop.add(self.fd, IN if mux.outlet.rest is None else 0, handler=self._ready, crash=self.close)
+        loop.add(self.fd, 0 if self._mux.stopped else IN, handler=self._ready, crash=self.close)
 
     def close(self) -> None:
         """End this connection; again is fine."""
-        if self.fd < 0:
+        if not self.alive:
             return
-        self._mux.loop.close(self._sock, self.fd)
-        self.fd = -1
+        self.alive = False
+        self._hang_up()
         self._part = None
         self.late.clear()
         self._mux.detach(self)
+
+    def _hang_up(self) -> None:
+        if self.fd >= 0:
+            self._mux.loop.close(self._sock, self.fd)
+            self.fd = -1
+
+    def _broken(self) -> None:
+        """The connection is gone."""
+        self.close()
 
     # Answers
 
     def deliver(self, data: memoryview) -> None:
         """Pass on a part of the stream of answers."""
-        if self.fd < 0:
+        if not self.alive:
             return
         try:
             done = self._outlet.send(data)
@@ -108,21 +128,24 @@ class Branch:
                 self.late.clear()
                 self._relax()
         except OSError:
-            self.close()
+            self._broken()
             return
         if not done:
             self._mux.hold(self)
 
     def refuse(self, stream: int, refused: Refused) -> None:
-        """Answer a call ourselves, between two frames."""
-        if self.fd < 0:
+        """Refuse a call ourselves."""
+        self.own(refusal(stream, refused))
+
+    def own(self, data: bytes) -> None:
+        """Put in an answer of our own, between two frames."""
+        if not self.alive:
             return
-        data = refusal(stream, refused)
         if self._mux.within(self):
             self.late.append(data)
         else:
             self._say(data)
-        if len(self.late) > _LATE_ANSWERS or self._outlet.waiting() > _OWN_ANSWERS:
+        if self.fd >= 0 and (len(self.late) > _LATE_ANSWERS or self._outlet.waiting() > _OWN_ANSWERS):
             self._choked = True
             self._mux.loop.mute(self.fd, IN)
 
@@ -131,17 +154,22 @@ class Branch:
             if not self._outlet.send(data):
                 self._mux.hold(self)
         except OSError:
-            self.close()
+            self._broken()
+
+    def pause(self) -> None:
+        """There is no room upstream."""
+        if self.fd >= 0:
+            self._mux.loop.mute(self.fd, IN)
 
     def resume(self) -> None:
         """There is room upstream again."""
-        if not self._choked:
+        if not self._choked and self.fd >= 0:
             self._mux.loop.ask(self.fd, IN)
 
     def _relax(self) -> None:
         """What we had to say ourselves is on its way."""
         self._choked = False
-        if self._mux.outlet.rest is None:
+        if not self._mux.stopped:
             self.resume()
 
     # Requests
@@ -151,7 +179,7 @@ class Branch:
             self._unusual(event)
             return
         mux = self._mux
-        if mux.outlet.rest is not None:
+        if mux.stopped and self._obeys():
             return  # paused by another branch within this batch of events
         buffer = mux.loop.buffer
         try:
@@ -159,29 +187,36 @@ class Branch:
         except WANT:
             return
         except OSError:
-            self.close()
+            self._broken()
             return
         if got == RECORD and self._tls is not None:
             got = gather(self._read, buffer, got=got)
         elif not got:
-            self.close()
+            self._broken()
             return
         self._pass(buffer, got)
+
+    def _obeys(self) -> bool:
+        """Whether nothing is read while nothing can be sent."""
+        return True
 
     def _pass(self, buffer: memoryview, got: int) -> None:
         """Pass on what was read. Whole requests that need no look inside are nearly all there is."""
         mux = self._mux
         at = 0
-        if mux.direct is self and self._part is None and not self._drop:
-            at, highest = scan_requests(mux.loop.raw, got, watch=mux.watch)
+        raw = mux.loop.raw
+        if mux.direct is self and self._part is None and not self._drop and not mux.dark:
+            at, highest = scan_requests(raw, got, watch=mux.watch)
             if highest > mux.last:  # noqa: PLR1730  # max() is a call, and this is met by every request
                 mux.last = highest
             if at:
+                if mux.notes:
+                    mux.note_all(raw, at)
                 mux.send(buffer[:at], self)
             if at == got:
                 return
         try:
-            self._walk(mux.loop.raw, at=at, end=got)
+            self._walk(raw, at=at, end=got)
         except Malformed as error:
             mux.loop.count("malformed", f"from the shim's side: {error}")
             self.close()
@@ -197,7 +232,7 @@ class Branch:
             if not self._outlet.flush():
                 return
         except OSError:
-            self.close()
+            self._broken()
             return
         self._mux.release(self)
         self._relax()
@@ -209,7 +244,7 @@ class Branch:
         skipped = min(self._drop, end - at)
         self._drop -= skipped
         start = at = at + skipped
-        while end - at >= HEADER_SIZE and self.fd >= 0:
+        while end - at >= HEADER_SIZE and self.alive:
             header = _head(data, at)
             check(header, REQUEST)
             size = header[0]
@@ -225,7 +260,7 @@ class Branch:
             self._drop = at - end
             return
         self._send(data, start=start, end=at)
-        if at < end and self.fd >= 0:
+        if at < end and self.alive:
             self._part = data[at:end]
 
     def _fill(self, part: bytearray, data: bytearray, *, at: int, end: int) -> int:
@@ -283,5 +318,5 @@ class Branch:
             self._send(data, start=0, end=len(data))
 
     def _send(self, data: bytearray, *, start: int, end: int) -> None:
-        if start < end and self.fd >= 0:
+        if start < end and self.alive:
             self._mux.send(memoryview(data)[start:end], self)

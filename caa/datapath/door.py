@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from caa.datapath.frames import Buffer
     from caa.datapath.replay import Pool
 
-# Sessions of one forwarder. A pod has one; a relay that lost its memory makes another.
-MAX_SESSIONS = 8
+# Sessions of one forwarder, as many as it takes connections. A pod has one; a relay that lost its memory makes another.
+MAX_SESSIONS = 32
 
 
 class Door:

@@ -40,6 +40,7 @@ _HEALTH_PREFIX = b"\x0a\x0bgrpc.Health\x12"
 _METHOD_AT = HEADER_SIZE + len(_AGENT_PREFIX)
 _SERVICE_LENGTH_AT = HEADER_SIZE + 1
 _HEALTH_LENGTH = len("grpc.Health")
+CHECK = _HEALTH_PREFIX + b"\x05Check"
 SLACK = 32
 _head = Struct(">IIB").unpack_from
 
@@ -160,6 +161,11 @@ def scan_answers(data: bytearray, end: int, *, identity: int) -> int:
             break
         at += HEADER_SIZE + size
     return at
+
+
+def is_check(data: bytes | bytearray, at: int) -> bool:
+    """Whether the request at `at` is a health check with a usual envelope."""
+    return data.startswith(CHECK, at + HEADER_SIZE)
 
 
 def check(header: tuple[int, int, int, int], expected: int) -> None:

@@ -17,11 +17,17 @@ class Heartbeat:
     The forwarder answers. While its agent is slow, so that it does not read its link, it says unasked that it lives.
     """
 
-    __slots__ = ("_asks", "_count", "_heard", "_last")
+    __slots__ = ("_asks", "_beat_after", "_count", "_dead_after", "_heard", "_last")
 
     def __init__(self, asks: bool) -> None:
         self._asks = asks
+        self.suffer(DEAD_AFTER)
         self.stir()
+
+    def suffer(self, silence: float) -> None:
+        """Take so many seconds of silence for the end of the link."""
+        self._dead_after = silence
+        self._beat_after = silence * BEAT_AFTER / DEAD_AFTER
 
     def stir(self) -> None:
         """Something came that no count tells of, or the link is a new one."""
@@ -36,12 +42,12 @@ class Heartbeat:
         if count != self._count or not reading:
             self._count = count
             self._heard = now
-        quiet = now - self._heard >= BEAT_AFTER if self._asks else not reading
-        if not quiet or now - self._last < BEAT_AFTER:
+        quiet = now - self._heard >= self._beat_after if self._asks else not reading
+        if not quiet or now - self._last < self._beat_after:
             return False
         self._last = now
         return True
 
     def dead(self, now: float) -> bool:
         """Whether nothing came for too long."""
-        return self._count >= 0 and now - self._heard >= DEAD_AFTER
+        return self._count >= 0 and now - self._heard >= self._dead_after

@@ -13,6 +13,7 @@ from select import poll as poller
 from time import monotonic
 
 from caa.datapath.frames import SLACK
+from caa.datapath.replay import Pool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Loop:
         "_timers",
         "buffer",
         "counts",
+        "pool",
         "raw",
     )
 
@@ -87,10 +89,16 @@ class Loop:
         self._dying: list[Closable] = []
         self._order = 0
         self._running = False
-        self.raw = bytearray(BUFFER_SIZE + SLACK)
+        self.pool = Pool(BUFFER_SIZE + SLACK)
+        self.raw = self.pool.take()
         self.buffer = memoryview(self.raw)[:BUFFER_SIZE]
         self.counts: dict[str, int] = {}
         self._said: dict[str, tuple[float, int]] = {}  # per kind: the second it counts for, lines in it
+
+    def lend(self) -> None:
+        """Leave the buffer as it is to who keeps a view of it, and read on into another one."""
+        self.raw = self.pool.take()
+        self.buffer = memoryview(self.raw)[:BUFFER_SIZE]
 
     def now(self) -> float:
         """Seconds of the monotonic clock."""

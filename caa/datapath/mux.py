@@ -49,18 +49,22 @@ class Mux:
         "_owner",
         "_part",
         "_read",
-        "_skip",
         "_sock",
         "_tls",
         "_to",
         "branches",
         "calls",
+        "closed",
+        "dark",
         "direct",
         "fd",
         "identity",
         "last",
         "loop",
+        "notes",
         "outlet",
+        "skip",
+        "stopped",
         "watch",
         "write",
     )
@@ -76,37 +80,63 @@ class Mux:
     ) -> None:
         self.loop = loop
         self.watch = watch
-        self.outlet = Outlet(loop, sock, tls=tls)
-        self.write = self.outlet.write
-        self.fd = sock.fileno()
         self.branches: list[Branch] = []
         self.calls: dict[int, tuple[Branch, int]] = {}
         self.direct: Branch | None = None  # may send without a change of ids
         self.identity = _ALL  # answers up to this id belong to the owner, under the same id
         self.last = 0  # the highest id sent upstream
+        self.dark = False  # the link is down for a while
+        self.notes = False  # `note_all` wants to see the requests that go on as they are
+        self.stopped = False  # nothing more can be sent for the moment
+        self.closed = False
         self._owner: Branch | None = None
-        self._sock = sock
-        self._tls = tls
-        self._read = reader(sock, tls)
         self._lost = lost
         self._held: set[Branch] = set()
         self._to: Branch | None = None  # who gets the rest of the frame that is under way
-        self._skip = 0  # bytes of it still to come
+        self.skip = 0  # bytes of it still to come
         self._part = b""  # the beginning of a header
-        loop.add(self.fd, IN, handler=self._ready, crash=self._crashed)
+        self._connect(sock, tls)
+
+    def _connect(self, sock: Sock, tls: TlsObject | None) -> None:
+        """Use this upstream connection."""
+        self.outlet = Outlet(self.loop, sock, tls=tls)
+        self.write = self.outlet.write
+        self.fd = sock.fileno()
+        self._sock = sock
+        self._tls = tls
+        self._read = reader(sock, tls)
+        self.loop.add(self.fd, 0 if self._held else IN, handler=self._ready, crash=self._crashed)
 
     def attach(self, sock: Sock, tls: TlsObject | None) -> Branch | None:
         """Serve one more downstream connection; None (and it is closed) when there are too many."""
-        if self.fd < 0 or len(self.branches) >= MAX_BRANCHES:
-            self.loop.count("refused", f"more than {MAX_BRANCHES} connections on one link")
+        branch = self._branch()
+        if not self.adopt(branch):
             self.loop.close(sock, sock.fileno())
             return None
-        branch = Branch(self, sock, tls=tls)
-        self.branches.append(branch)
+        branch.connect(sock, tls)
         return branch
+
+    def _branch(self) -> Branch:
+        return Branch(self)
+
+    def adopt(self, branch: Branch) -> bool:
+        """Take a branch that has no connection yet; False when there are too many."""
+        if self.closed or len(self.branches) >= MAX_BRANCHES:
+            self.loop.count("refused", f"more than {MAX_BRANCHES} connections on one link")
+            return False
+        self.branches.append(branch)
+        return True
 
     def close(self) -> None:
         """End everything without calling `lost`; again is fine."""
+        if self.closed:
+            return
+        self.closed = True
+        self._hang_up()
+        for branch in tuple(self.branches):
+            branch.close()
+
+    def _hang_up(self) -> None:
         if self.fd < 0:
             return
         if self._tls is not None and self.outlet.rest is None:
@@ -116,8 +146,6 @@ class Mux:
                 pass  # the peer need not hear it
         self.loop.close(self._sock, self.fd)
         self.fd = -1
-        for branch in tuple(self.branches):
-            branch.close()
 
     # What branches ask
 
@@ -149,7 +177,7 @@ class Mux:
         except WANT:
             sent = 0
         except OSError as error:
-            self._end(reason(error))
+            self._broken(reason(error))
             return
         if sent != len(data):
             self.outlet.keep(data[sent:])
@@ -160,21 +188,41 @@ class Mux:
         if branch in self.branches:
             self.branches.remove(branch)
             self.branches.append(branch)
+        self.stopped = True
         for one in self.branches:
-            self.loop.mute(one.fd, IN)
+            one.pause()
+
+    def note_all(self, data: bytearray, end: int) -> None:
+        """Look at the requests in `data[:end]`, which go on as they are."""
 
     def within(self, branch: Branch) -> bool:
         """Whether `branch` has got a part of a frame only, so that nothing may be put in now."""
-        return self._to is branch and self._skip > 0
+        return self._to is branch and self.skip > 0
 
     def hold(self, branch: Branch) -> None:
         """A branch does not read its answers: read no more of them until it does."""
         self._held.add(branch)
-        self.loop.mute(self.fd, IN)
+        if self.fd >= 0:
+            self.loop.mute(self.fd, IN)
+
+    def brake(self, branch: Branch) -> None:
+        """The branch takes no further frame: hold it, once the one under way has been read to its end."""
+        if not self.within(branch):
+            self.hold(branch)
+            return
+        self._held.discard(branch)
+        self._read = self._read_frame
+        if not self._held and self.fd >= 0:
+            self.loop.ask(self.fd, IN)
+
+    def _read_frame(self, buffer: memoryview) -> int:
+        return self._sock.recv_into(buffer[: self.skip] if self.skip else buffer)
 
     def release(self, branch: Branch) -> None:
         """The branch has taken what waited for it."""
         self._held.discard(branch)
+        if self._read == self._read_frame:
+            self._read = reader(self._sock, self._tls)
         if not self._held and self.fd >= 0:
             self.loop.ask(self.fd, IN)
 
@@ -194,8 +242,12 @@ class Mux:
     def _crashed(self) -> None:
         self._end("a fault in the relay")
 
+    def _broken(self, why: str) -> None:
+        """The upstream connection is gone."""
+        self._end(why)
+
     def _end(self, why: str) -> None:
-        if self.fd < 0:
+        if self.closed:
             return
         self.close()
         self._lost(why)
@@ -210,27 +262,27 @@ class Mux:
         except WANT:
             return
         except OSError as error:
-            self._end(reason(error))
+            self._broken(reason(error))
             return
         if got == RECORD and self._tls is not None:
             got = gather(self._read, buffer, got=got)
         elif not got:
-            self._end("closed by the peer")
+            self._broken("closed by the peer")
             return
         self._pass(buffer, got)
 
     def _pass(self, buffer: memoryview, got: int) -> None:
         """Pass on what was read. The first two cases are nearly all there is."""
-        if got <= self._skip:
-            self._skip -= got
+        if got <= self.skip:
+            self.skip -= got
             if self._to is not None:
                 self._to.deliver(buffer[:got])
             return
-        if not self._skip and not self._part:
+        if not self.skip and not self._part:
             at = scan_answers(self.loop.raw, got, identity=self.identity)
             if at >= got:
                 self._to = self._owner
-                self._skip = at - got
+                self.skip = at - got
                 if self._owner is not None:
                     self._owner.deliver(buffer[:got])
                 return
@@ -243,16 +295,20 @@ class Mux:
     def _unusual(self, event: int) -> None:
         """Room to write, or a connection that broke: what is still there to read comes first."""
         if event & OUT and self._flush() and self.fd >= 0:
-            for branch in self.branches:
-                branch.resume()
+            self._go_on()
         if self.fd >= 0 and event & (IN | BROKEN) and (self.loop.wants(self.fd) & IN or event & BROKEN):
             self._ready(IN)
+
+    def _go_on(self) -> None:
+        self.stopped = False
+        for branch in self.branches:
+            branch.resume()
 
     def _flush(self) -> bool:
         try:
             return self.outlet.flush()
         except OSError as error:
-            self._end(reason(error))
+            self._broken(reason(error))
             return False
 
     def _walk(self, data: memoryview) -> None:
@@ -261,8 +317,8 @@ class Mux:
             data = memoryview(bytearray(self._part) + data)
             self._part = b""
         start, end = 0, len(data)
-        at = min(self._skip, end)
-        self._skip -= at
+        at = min(self.skip, end)
+        self.skip -= at
         to = self._to
         while end - at >= HEADER_SIZE:
             header = _head(data, at)
@@ -278,7 +334,7 @@ class Mux:
                 start, to = min(at, end), None
         self._to = to
         if at > end:
-            self._skip, at = at - end, end
+            self.skip, at = at - end, end
         self._give(to, data[start:at])
         if at < end:
             self._part = data[at:].tobytes()
@@ -300,5 +356,5 @@ class Mux:
         """An answer beyond the limit: the caller hears why it gets none, the body is dropped as it comes."""
         self.loop.count("too large")
         if to is not None:
-            self._skip, self._to = 0, None
+            self.skip, self._to = 0, None
             to.refuse(header[1], too_large(header[0]))

@@ -278,6 +278,10 @@ class Session:
         """Whether the link has been silent for too long, as seen by `due`; only the relay asks."""
         return self.up and self._heartbeat.dead(now)
 
+    def suffer(self, silence: float) -> None:
+        """Take so many seconds of silence for the end of the link, in place of the usual 8."""
+        self._heartbeat.suffer(silence)
+
     def _can_speak(self) -> bool:
         return self._free and not self._out_skip
 

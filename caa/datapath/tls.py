@@ -48,6 +48,8 @@ if TYPE_CHECKING:
         def do_handshake(self) -> None: ...
         def shutdown(self) -> object: ...
         def version(self) -> str | None: ...
+        def selected_alpn_protocol(self) -> str | None: ...
+        def getpeercert(self, binary: bool, /) -> Any: ...
 
     class Secured(Protocol):
         def secured(self, sock: Sock, tls: TlsObject, /) -> object: ...
@@ -96,8 +98,11 @@ class TlsError(Exception):
     """The files or the profile cannot be used."""
 
 
-def server_context(files: TlsFiles) -> Any:
-    """For the forwarder: clients must show a certificate of the CA. Raises `TlsError`."""
+def server_context(files: TlsFiles, *, protocol: str = "") -> Any:
+    """For the forwarder: clients must show a certificate of the CA. Raises `TlsError`.
+
+    A client that offers `protocol` by ALPN gets it; one that offers nothing known is served without.
+    """
     if not (files.ca and files.cert and files.key):
         raise TlsError("a TLS server needs a CA file, a certificate and its key, or -disable-tls")
     context = _SSLContext(PROTOCOL_TLS_SERVER)
@@ -105,11 +110,15 @@ def server_context(files: TlsFiles) -> Any:
     if hasattr(context, "num_tickets"):
         context.num_tickets = 0  # no session is ever resumed, and a ticket costs the client memory
     _load(context, files)
+    _speak(context, protocol)
     return context
 
 
-def client_context(files: TlsFiles, *, skip_verify: bool = False) -> Any:
-    """For the relay: the server's name and chain are checked unless `skip_verify`. Raises `TlsError`."""
+def client_context(files: TlsFiles, *, skip_verify: bool = False, protocol: str = "") -> Any:
+    """For the relay: the server's name and chain are checked unless `skip_verify`. Raises `TlsError`.
+
+    `protocol` is offered by ALPN.
+    """
     context = _SSLContext(PROTOCOL_TLS_CLIENT)
     if skip_verify:
         context.check_hostname = False
@@ -119,7 +128,14 @@ def client_context(files: TlsFiles, *, skip_verify: bool = False) -> Any:
     if hasattr(context, "_host_flags"):
         context._host_flags |= _NEVER_SUBJECT
     _load(context, files)
+    _speak(context, protocol)
     return context
+
+
+def _speak(context: Any, protocol: str) -> None:
+    if protocol:
+        name = protocol.encode()
+        context._set_alpn_protocols(bytes((len(name),)) + name)
 
 
 def _load(context: Any, files: TlsFiles) -> None:

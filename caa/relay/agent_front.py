@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import posix
 
-from caa.datapath.frames import CANCELLED, INTERNAL, INVALID_ARGUMENT, UNAVAILABLE, Refused
+from caa.datapath.clock import Clock
+from caa.datapath.frames import CANCELLED, DEADLINE_EXCEEDED, INTERNAL, INVALID_ARGUMENT, UNAVAILABLE, Refused
+from caa.datapath.greeting import PROTOCOL
+from caa.datapath.heartbeat import DEAD_AFTER, LOOK
 from caa.datapath.loop import say
 from caa.datapath.mux import Mux
+from caa.datapath.session import Session
 from caa.datapath.sockets import listen_unix
 from caa.datapath.tls import TlsError, client_context
-from caa.relay.dial import Dialler
+from caa.relay.dial import LONGEST_PAUSE, Dialler
+from caa.relay.session_mux import SessionMux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from caa.datapath.frames import Watch
-    from caa.datapath.loop import Loop
+    from caa.datapath.loop import Loop, Timer
     from caa.datapath.sockets import Listener, Sock
     from caa.datapath.tls import TlsObject
     from caa.relay.dial import Target
@@ -31,10 +36,33 @@ SOCKET = "agent.ttrpc"
 _OUR_NAMES = (".", SOCKET, "hypervisor.sock", "node.", "relay.", "pods", "stops", "tls", "cluster-id")
 
 
-class Link:
-    """One sandbox's link: dialling, then connected, then lost. A lost one stays listed until closed or opened again."""
+# A link that breaks sooner than this after it came up, and has brought nothing, is dialled with a pause.
+_SETTLED_SECONDS = 1.0
+_FIRST_PAUSE = 0.02
 
-    __slots__ = ("_dialler", "_directory", "_front", "_listener", "_mux", "sandbox", "target", "waiters")
+
+class Link:
+    """One sandbox's link: dialling, then connected, then lost. A lost one stays listed until closed or opened again.
+
+    With a session it may be cut and come back in between; the shim's connections and the socket stay.
+    """
+
+    __slots__ = (
+        "_deadline",
+        "_dialler",
+        "_directory",
+        "_front",
+        "_got",
+        "_listener",
+        "_mux",
+        "_pause",
+        "_retry",
+        "_session",
+        "_since",
+        "sandbox",
+        "target",
+        "waiters",
+    )
 
     def __init__(self, front: AgentFront, sandbox: str, *, target: Target) -> None:
         self._front = front
@@ -42,6 +70,10 @@ class Link:
         self._dialler: Dialler | None = None
         self._listener: Listener | None = None
         self._mux: Mux | None = None
+        self._session: Session | None = None
+        self._retry: Timer | None = None
+        self._since = self._deadline = self._pause = 0.0
+        self._got = 0
         self.sandbox = sandbox
         self.target = target
         self.waiters: list[Waiter] = []
@@ -51,14 +83,35 @@ class Link:
         context = self._front.context(self.target)
         self.waiters.append(waiter)
         self._dialler = Dialler(self._front.loop, self.target, context=context, seconds=seconds, caller=self)
+        if self._front.grace and not self.target.disable_tls:
+            self._session = Session(posix.urandom(16), posix.urandom(32), pool=self._front.loop.pool)
+            self._session.suffer(self._front.silence)
+            self._dialler.offer(self._session)
+
+    def wait(self, seconds: float, waiter: Waiter) -> None:
+        """One more who wants to hear when the link is up."""
+
+        def too_late() -> None:
+            if waiter in self.waiters:
+                self.waiters.remove(waiter)
+                text = f"sandbox {self.sandbox}: the link was down for the whole {seconds:.1f} s"
+                waiter.refused(Refused(DEADLINE_EXCEEDED, text))
+
+        self.waiters.append(waiter)
+        if self.stands():
+            self._front.loop.later(seconds, too_late)
 
     def dialling(self) -> bool:
         """Whether a dial is under way."""
-        return self._dialler is not None
+        return self._dialler is not None or self._retry is not None
+
+    def stands(self) -> bool:
+        """Whether the socket listens; the link itself may be down for a while."""
+        return self._mux is not None
 
     def connected(self) -> bool:
         """Whether the connection to the VM stands and the socket listens."""
-        return self._mux is not None
+        return self._mux is not None and not self._mux.dark
 
     def shims(self) -> int:
         """Connections of the shim."""
@@ -66,14 +119,20 @@ class Link:
 
     def close(self, refused: Refused) -> None:
         """End everything; who still waits for the link hears `refused`."""
-        if self._dialler is not None:
-            self._dialler.close()
-            self._dialler = None
+        self._stop_dialling()
         self._stop_listening()
         if self._mux is not None:
             self._mux.close()
             self._mux = None
         self._tell(refused)
+
+    def _stop_dialling(self) -> None:
+        if self._dialler is not None:
+            self._dialler.close()
+            self._dialler = None
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
 
     def _tell(self, refused: Refused | None) -> None:
         waiters, self.waiters = self.waiters, []
@@ -89,10 +148,19 @@ class Link:
             self._listener = None
         _remove(self._directory)
 
+    # What the dialler says
+
     def dialled(self, sock: Sock, tls: TlsObject | None) -> None:
-        """The VM is there: listen for the shim."""
+        """The VM is there: listen for the shim, or go on with it."""
         self._dialler = None
-        self._mux = Mux(self._front.loop, sock, tls=tls, watch=self._front.watch, lost=self._lost)
+        self._since = self._front.loop.now()
+        if isinstance(self._mux, SessionMux) and tls is not None:
+            self._got = self._mux.session.got
+            self._front.loop.count("link resumed", f"sandbox={self.sandbox}")
+            self._mux.go_on(sock, tls)
+            self._tell(None)
+            return
+        self._mux = self._make_mux(sock, tls)
         try:
             own_directory(self._directory)
             path = f"{self._directory}/{SOCKET}"
@@ -104,9 +172,19 @@ class Link:
             return
         self._tell(None)
 
+    def _make_mux(self, sock: Sock, tls: TlsObject | None) -> Mux:
+        front, session = self._front, self._session
+        if session is not None and session.up and tls is not None:
+            return SessionMux(front, sock, tls=tls, session=session, keeper=self)
+        self._session = None
+        return Mux(front.loop, sock, tls=tls, watch=front.watch, lost=self.lost)
+
     def not_dialled(self, refused: Refused) -> None:
-        """The dial has failed for good: nothing is kept."""
+        """The dial has failed for good: nothing is kept, but that a lost link stays listed."""
         self._dialler = None
+        if isinstance(self._mux, SessionMux):
+            self._mux.give_up(refused.text)
+            return
         self._front.forget(self)
         self.close(refused)
 
@@ -114,19 +192,66 @@ class Link:
         if self._mux is not None:
             self._mux.attach(sock, None)
 
-    def _lost(self, why: str) -> None:
+    # What the mux says
+
+    def cut(self, why: str) -> None:
+        """The link is down: dial again, at once unless it breaks again and again before anything came over it."""
+        front = self._front
+        now = front.loop.now()
+        front.loop.count("link cut", f"sandbox={self.sandbox}: {why}; dialling again for {front.grace:g} s")
+        self._deadline = now + front.grace
+        again = now - self._since < _SETTLED_SECONDS and self._session is not None and self._session.got == self._got
+        self._pause = min(max(2 * self._pause, _FIRST_PAUSE), LONGEST_PAUSE) if again else 0.0
+        self._redial()
+
+    def _redial(self) -> None:
+        self._retry = None
+        front, session = self._front, self._session
+        left = self._deadline - front.loop.now()
+        if session is None:
+            return
+        try:
+            context = front.context(self.target)
+        except Refused as refused:  # files that are just being replaced
+            if left <= 0:
+                self.not_dialled(refused)
+            else:
+                self._retry = front.loop.later(min(LONGEST_PAUSE, left), self._redial)
+            return
+        self._dialler = Dialler(front.loop, self.target, context=context, seconds=max(left, 0), caller=self)
+        self._dialler.resume(session, pause=self._pause)
+
+    def lost(self, why: str) -> None:
+        """The link is gone for good; the shim's connections are closed by now."""
         self._front.loop.count("link lost", f"sandbox={self.sandbox}: {why}")
         self._mux = None
+        self._stop_dialling()
         self._stop_listening()
+        self._tell(Refused(UNAVAILABLE, f"sandbox {self.sandbox}: {why}"))
 
 
 class AgentFront:
-    """All links of the node, by sandbox. `watch` holds the requests that are changed on the worker's side."""
+    """All links of the node, by sandbox. `watch` holds the requests that are changed on the worker's side.
 
-    __slots__ = ("_contexts", "_links", "loop", "pods_dir", "watch")
+    `grace` is how many seconds a link with a session may be down; 0 means no sessions. `silence` is how long it may be
+    silent, although it was asked, before it counts as cut.
+    """
 
-    def __init__(self, loop: Loop, pods_dir: str, *, watch: Watch | None = None) -> None:
+    __slots__ = ("_contexts", "_links", "clock", "grace", "loop", "pods_dir", "silence", "watch")
+
+    def __init__(
+        self,
+        loop: Loop,
+        pods_dir: str,
+        *,
+        watch: Watch | None = None,
+        grace: float = 0.0,
+        silence: float = DEAD_AFTER,
+    ) -> None:
         self.loop = loop
+        self.clock = Clock(loop, LOOK * silence / DEAD_AFTER)
+        self.grace = grace
+        self.silence = silence
         self.pods_dir = pods_dir
         self.watch = watch or None
         self._links: dict[str, Link] = {}
@@ -139,10 +264,12 @@ class AgentFront:
         link = self._links.get(sandbox)
         if link is not None and link.target.same_peer(target):
             if link.connected():
+                link.target = target
                 waiter.done()
                 return
             if link.dialling():
-                link.waiters.append(waiter)
+                link.target = target
+                link.wait(seconds, waiter)
                 return
         self.close(sandbox, "a newer request opens it towards another peer")
         link = Link(self, sandbox, target=target)
@@ -169,7 +296,7 @@ class AgentFront:
         """The callers have gone: a dial for which nobody waits any more ends."""
         for link in self.links():
             left = [waiter for waiter in link.waiters if waiter not in waiters]
-            if link.waiters and not left and link.dialling():
+            if link.waiters and not left and link.dialling() and not link.stands():
                 link.waiters = []
                 self.close(link.sandbox)
             else:
@@ -191,7 +318,8 @@ class AgentFront:
         if known is not None and known[0] == stamp:
             return known[1]
         try:
-            context = client_context(files, skip_verify=target.skip_verify)
+            protocol = PROTOCOL if self.grace else ""
+            context = client_context(files, skip_verify=target.skip_verify, protocol=protocol)
         except TlsError as error:
             raise Refused(UNAVAILABLE, f"TLS towards {target.server_name}: {error}") from error
         self._contexts[key] = (stamp, context)

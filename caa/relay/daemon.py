@@ -9,6 +9,7 @@ from _signal import SIGINT, SIGTERM, signal  # type: ignore[import-not-found]  #
 from fcntl import LOCK_EX, LOCK_NB, flock
 
 from caa.datapath.flags import FlagError, Flags
+from caa.datapath.heartbeat import DEAD_AFTER
 from caa.datapath.loop import Loop, be_nice, say
 from caa.datapath.sockets import connect_unix, listen_unix, unlink
 from caa.relay.agent_front import AgentFront, own_directory
@@ -26,7 +27,7 @@ NODE_SOCKET = "node.sock"
 COMMAND_SOCKET = "relay.sock"
 
 
-def flags() -> Mapping[str, str | float]:
+def flags() -> Mapping[str, str | bool | float]:
     """The flags with their defaults; the types of the defaults are the types of the values."""
     return {
         "hypervisor-socket": "/run/peerpod/hypervisor.sock",
@@ -35,6 +36,9 @@ def flags() -> Mapping[str, str | float]:
         "state-dir": "/var/lib/peerpod",
         "grace-seconds": 600.0,
         "dial-timeout-seconds": 300.0,
+        "link-grace-seconds": "60",
+        "link-silence-seconds": DEAD_AFTER,
+        "no-session": False,
         "niceness": "-10",
     }
 
@@ -68,7 +72,8 @@ class Relay:
         _prepare("hypervisor-socket", hypervisor.rpartition("/")[0])
         stops = Stops(f"{settings.text('state-dir')}/stops")
         node = f"{settings.text('run-dir')}/{NODE_SOCKET}"
-        agents = AgentFront(self.loop, settings.text("pods-dir"))
+        silence = settings.number("link-silence-seconds")
+        agents = AgentFront(self.loop, settings.text("pods-dir"), grace=_grace(settings), silence=silence)
         self._fronts.append(agents)
         commands = Commands(self.loop, agents, dial_seconds=settings.number("dial-timeout-seconds"))
         courier = Courier(self.loop, node, stops=stops)
@@ -113,6 +118,18 @@ class Relay:
                 self._lock = fd
                 return
             posix.close(fd)
+
+
+def _grace(settings: Flags) -> float:
+    """How long a link may be down; 0, also by `--no-session`, means that its end is the end of the pod."""
+    text = settings.text("link-grace-seconds")
+    try:
+        grace = float(text)
+    except ValueError:
+        grace = -1.0
+    if not 0 <= grace < 1e9:
+        raise CannotStart(f"--link-grace-seconds {text}: a number is needed, 0 for none")
+    return 0.0 if settings.given("no-session") else grace
 
 
 def _same_file(fd: int, path: str) -> bool:

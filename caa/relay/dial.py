@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from posix import strerror
 
-from caa.datapath.frames import DEADLINE_EXCEEDED, UNAUTHENTICATED, Refused
+from caa.datapath.frames import DEADLINE_EXCEEDED, UNAUTHENTICATED, UNAVAILABLE, Malformed, Refused
+from caa.datapath.greeter import Greeter, has_session
+from caa.datapath.greeting import Gone, Late
 from caa.datapath.loop import IN, OUT
 from caa.datapath.sockets import connect_error, start_connect
 from caa.datapath.tls import WANT, Handshake, TlsFiles, is_final, reason
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from caa.datapath.loop import Loop, Timer
+    from caa.datapath.session import Session
     from caa.datapath.sockets import Sock
     from caa.datapath.tls import TlsObject
 
@@ -52,14 +55,17 @@ class Dialler:
 
     __slots__ = (
         "_address",
+        "_again",
         "_began",
         "_caller",
         "_context",
         "_deadline",
+        "_greeter",
         "_handshake",
         "_loop",
         "_pause",
         "_reason",
+        "_session",
         "_sock",
         "_target",
         "_timer",
@@ -78,9 +84,23 @@ class Dialler:
         self._sock: Sock | None = None
         self._tls: TlsObject | None = None
         self._handshake: Handshake | None = None
+        self._greeter: Greeter | None = None
+        self._session: Session | None = None
+        self._again = False
         self._began = self._try = loop.now()
         self._deadline = loop.later(seconds, self._too_late)
         self._timer: Timer = loop.later(0, self._connect)
+
+    def offer(self, session: Session) -> None:
+        """Begin this session with a forwarder that can; with another one the link is plain."""
+        self._session = session
+
+    def resume(self, session: Session, *, pause: float) -> None:
+        """Go on with a session that has begun; the first attempt comes after a pause."""
+        self._session = session
+        self._again = True
+        self._timer.cancel()
+        self._timer = self._loop.later(pause, self._connect)
 
     def close(self) -> None:
         """Stop dialling; again is fine."""
@@ -92,6 +112,9 @@ class Dialler:
         if self._handshake is not None:
             self._handshake.abandon()
             self._handshake = None
+        if self._greeter is not None:
+            self._greeter.abandon()
+            self._greeter = None
         if self._sock is not None:
             self._loop.close(self._sock, self._sock.fileno())
             self._sock = self._tls = None
@@ -113,9 +136,7 @@ class Dialler:
         """Note why, and try the next address; the pause grows when all have been tried."""
         self._reason = f"{self._host()}: {reason(error)}"
         if is_final(error):
-            who = self._who()
-            self.close()
-            self._caller.not_dialled(Refused(UNAUTHENTICATED, f"{who}: {reason(error)}"))
+            self._refuse(UNAUTHENTICATED, reason(error))
             return
         self._drop()
         self._address = (self._address + 1) % len(self._target.addresses)
@@ -123,6 +144,12 @@ class Dialler:
         if self._address == 0:
             pause, self._pause = self._pause, min(self._pause * 2, LONGEST_PAUSE)
         self._timer = self._loop.later(pause, self._connect)
+
+    def _refuse(self, code: int, why: str) -> None:
+        """No further attempt can help."""
+        who = self._who()
+        self.close()
+        self._caller.not_dialled(Refused(code, f"{who}: {why}"))
 
     def _connect(self) -> None:
         self._reason = f"{self._host()}: no answer yet" if self._pause == FIRST_PAUSE else self._reason
@@ -163,6 +190,12 @@ class Dialler:
         It comes one round trip later; the handshake took at least that long.
         """
         self._handshake = None
+        if self._session is not None and has_session(tls):
+            self._greet(sock, tls, session=self._session)
+            return
+        if self._again:
+            self._refuse(UNAVAILABLE, "the forwarder offers no session any more")
+            return
         if tls.version() != "TLSv1.3":
             self._done(sock, tls)
             return
@@ -174,6 +207,35 @@ class Dialler:
     def not_secured(self, _sock: Sock, error: Exception) -> None:
         """The handshake failed; the socket is closed with the attempt."""
         self._handshake = None
+        self._failed(error)
+
+    def _greet(self, sock: Sock, tls: TlsObject, *, session: Session) -> None:
+        """The answer also tells that the peer has taken our certificate."""
+        try:
+            tls.write(session.hello())
+        except (OSError, *WANT) as error:
+            self._failed(error)
+            return
+        self._greeter = Greeter(self._loop, sock, tls=tls, owner=self)
+
+    def greeted(self, sock: Sock, tls: TlsObject, *, data: bytes) -> None:
+        """The forwarder has answered to our HELLO."""
+        self._greeter = None
+        session = self._session
+        if session is None:
+            return
+        try:
+            session.welcome(data)
+        except Late as error:
+            self._failed(error)
+        except (Gone, Malformed) as error:
+            self._refuse(UNAVAILABLE, str(error))
+        else:
+            self._done(sock, tls)
+
+    def not_greeted(self, _sock: Sock, error: Exception) -> None:
+        """The link ended before, or our certificate was refused."""
+        self._greeter = None
         self._failed(error)
 
     def _spoke(self, _event: int) -> None:

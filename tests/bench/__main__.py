@@ -17,7 +17,7 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="The data path against three others.")
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="The data path against four others.")
     parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=1.5, help="seconds a load (default %(default)s)")
     parser.add_argument("--pods", type=int, default=100, help="pods of the memory slope (default %(default)s)")
@@ -39,7 +39,7 @@ def _say(line: str) -> None:
 def _rows(given: argparse.Namespace, certificates: Path) -> list[report.Row]:
     programs = build()
     ways = all_hops(programs, certificates, niceness=given.niceness)
-    _say(f"{given.rounds} rounds, four ways, {given.seconds:g} s a load")
+    _say(f"{given.rounds} rounds, {len(ways) + 1} ways, {given.seconds:g} s a load")
     samples = measure(ways, programs, rounds=given.rounds, seconds=given.seconds, say=_say)
     _say("memory")
     pods = memory.pod_costs(ways, programs, pods=given.pods)

@@ -12,7 +12,7 @@ from caa.wire.client import connect
 from caa.wire.proto import relay
 from podvm import forwarder
 from tests.bench.certificates import SERVER_NAME
-from tests.bench.processes import Program, accepts, free_port, started, wait_until
+from tests.bench.processes import Program, accepts, free_port, listens, started, wait_until
 from tests.bench.programs import Programs
 
 
@@ -32,7 +32,7 @@ class Hops(Protocol):
 
     def guest(self, folder: Path, *, port: int, agent: Path) -> AbstractContextManager[Program]: ...
 
-    def worker(self, folder: Path, *, port: int, pods: int) -> AbstractContextManager[Worker]: ...
+    def worker(self, folder: Path, *, ports: Sequence[int], pods: int) -> AbstractContextManager[Worker]: ...
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Compiled:
             yield program
 
     @contextmanager
-    def worker(self, folder: Path, *, port: int, pods: int) -> Iterator[Worker]:
+    def worker(self, folder: Path, *, ports: Sequence[int], pods: int) -> Iterator[Worker]:
         log = folder / "worker.log"
-        command = [str(self.program), "worker", str(port), str(self.certificates), str(folder), str(pods)]
+        command = [str(self.program), "worker", str(ports[0]), str(self.certificates), str(folder), str(pods)]
         with started(command, log) as program:
             wait_until(lambda: "READY" in log.read_text(), f"{self.name} worker", log)
             yield Worker(program, [folder / f"{pod}.sock" for pod in range(pods)])
@@ -70,6 +70,7 @@ class Ours:
     certificates: Path
     niceness: int
     name: str = "ours"
+    flags: tuple[str, ...] = ()
 
     @contextmanager
     def guest(self, folder: Path, *, port: int, agent: Path) -> Iterator[Program]:
@@ -84,25 +85,25 @@ class Ours:
             yield program
 
     @contextmanager
-    def worker(self, folder: Path, *, port: int, pods: int) -> Iterator[Worker]:
+    def worker(self, folder: Path, *, ports: Sequence[int], pods: int) -> Iterator[Worker]:
         log, sockets, control = folder / "worker.log", folder / "run", folder / "run" / "relay.sock"
         command = launch.command(
             hypervisor_socket=str(sockets / "hypervisor.sock"),
             pods_dir=str(sockets / "pods"),
             run_dir=str(sockets),
             state_dir=str(folder / "state"),
-            extra=("--niceness", str(self.niceness)),
+            extra=("--niceness", str(self.niceness), *self.flags),
         )
         with started(command, log) as program:
             wait_until(control.exists, "the relay", log)
-            asyncio.run(self._open_links(control, port=port, pods=pods))
+            asyncio.run(self._open_links(control, ports=ports, pods=pods))
             yield Worker(program, [sockets / "pods" / f"pod-{pod}" / "agent.ttrpc" for pod in range(pods)])
 
-    async def _open_links(self, control: Path, *, port: int, pods: int) -> None:
+    async def _open_links(self, control: Path, *, ports: Sequence[int], pods: int) -> None:
         client = await connect(str(control))
         for pod in range(pods):
             request = relay.OpenRequest(
-                sandbox_id=f"pod-{pod}", addresses=["127.0.0.1"], port=port, server_name=SERVER_NAME,
+                sandbox_id=f"pod-{pod}", addresses=["127.0.0.1"], port=ports[pod % len(ports)], server_name=SERVER_NAME,
                 ca_file=str(self.certificates / "ca.pem"), cert_file=str(self.certificates / "client.pem"),
                 key_file=str(self.certificates / "client.key"),
             )  # fmt: skip
@@ -111,9 +112,10 @@ class Ours:
 
 
 def all_hops(programs: Programs, certificates: Path, *, niceness: int) -> Sequence[Hops]:
-    """Ours first, then what it is compared with."""
+    """Ours first, then what it is compared with; `plain` is ours without resumable sessions."""
     return (
         Ours(certificates, niceness),
+        Ours(certificates, niceness, "plain", ("--no-session",)),
         Compiled("c", programs.c_relay, certificates),
         Compiled("go", programs.go_proxy, certificates),
     )
@@ -132,7 +134,7 @@ def agent(programs: Programs, folder: Path) -> Iterator[Path]:
     """The agent at the end of a chain; yields its socket."""
     socket, log = folder / "agent.sock", folder / "agent.log"
     with started([str(programs.agent), str(socket)], log):
-        wait_until(socket.exists, "the agent", log)
+        wait_until(lambda: listens(socket), "the agent", log)
         yield socket
 
 
@@ -146,5 +148,5 @@ def chain(hops: Hops | None, programs: Programs, folder: Path) -> Iterator[Chain
             return
         port = free_port()
         guest = stack.enter_context(hops.guest(folder, port=port, agent=end))
-        worker = stack.enter_context(hops.worker(folder, port=port, pods=1))
+        worker = stack.enter_context(hops.worker(folder, ports=[port], pods=1))
         yield Chain(worker.sockets[0], (worker.program, guest))

@@ -72,6 +72,12 @@ def accepts(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def listens(path: Path) -> bool:
+    """Whether somebody accepts connections at this socket file; it is there a moment before that."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 def free_port() -> int:
     """A TCP port of the loopback that nobody listens on."""
     with socket.socket() as probe:

@@ -246,12 +246,17 @@ def test_many_connections_at_once_share_the_link(pod: Any) -> None:
     assert not errors
 
 
-def test_the_loss_of_the_vm_ends_the_shims_connections(pod: Any, relay: Any, guest: Any, until: Any) -> None:
-    shim = pod()
-    assert shim.call("Echo", b"a") == (OK, b"a")
+@pytest.mark.parametrize("flags", [("--no-session",), ("--link-grace-seconds", "0")])
+def test_without_sessions_the_loss_of_the_vm_ends_the_shims_connections(
+    start_relay: Any, shim: Any, guest: Any, until: Any, flags: tuple[str, ...]
+) -> None:
+    relay = start_relay(*flags)
+    assert relay.ask("Open", guest.opening.payload()) == (OK, b"")
+    one = shim(relay.agent_socket())
+    assert one.call("Echo", b"a") == (OK, b"a")
     guest.process.child.kill()
     guest.process.child.wait()
-    assert shim.ended()
+    assert one.ended()
     until(lambda: relay.links() == [("pod", False, 0)], "the link to be lost")
     assert not relay.agent_socket().exists()
     assert "link lost: sandbox=pod" in relay.process.text()
@@ -261,7 +266,7 @@ def test_a_lost_link_can_be_opened_again(pod: Any, relay: Any, guest: Any, start
     pod()
     guest.process.child.kill()
     guest.process.child.wait()
-    until(lambda: relay.links() == [("pod", False, 0)], "the link to be lost")
+    until(lambda: relay.links() == [("pod", False, 1)], "the link to be down")
     other = start_guest(relay.folder / "agent.sock")
     assert relay.ask("Open", other.opening.payload()) == (OK, b"")
     assert pod().call("Echo", b"back") == (OK, b"back")

@@ -1,0 +1,331 @@
+"""The relay's end of a session: the mux of a pod whose link may break. The shim's connections stay.
+
+While the link is down requests wait in the session, and the shim's health checks are answered here: Kata's Go shim ends
+the pod at the first one that stays unanswered for 30 s. That goes for one that was under way at the cut too, so the ids
+of health checks are noted; an answer that comes after ours is dropped.
+
+An answer is passed on when it is whole: ours could not be put into the middle of it. A very large one is cut through.
+"""
+
+from __future__ import annotations
+
+from caa.datapath import edits
+from caa.datapath.branch import Branch
+from caa.datapath.frames import CHECK, HEADER, HEADER_SIZE, Malformed, answer, is_check, scan_answers, stream_of
+from caa.datapath.loop import IN
+from caa.datapath.mux import Mux
+from caa.datapath.pipe import RECORD, gather
+from caa.datapath.replay import LARGE
+from caa.datapath.tls import WANT, reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from caa.datapath.clock import Clock
+    from caa.datapath.frames import Buffer, Watch
+    from caa.datapath.loop import Loop
+    from caa.datapath.session import Session
+    from caa.datapath.sockets import Sock
+    from caa.datapath.tls import TlsObject
+
+    class Ground(Protocol):
+        loop: Loop
+        clock: Clock
+        watch: Watch | None
+
+    class Keeper(Protocol):
+        def lost(self, why: str, /) -> object: ...
+        def cut(self, why: str, /) -> object: ...
+
+
+SERVING = edits.varint_field(1, 1)  # HealthCheckResponse{status: SERVING}
+# Answers of up to this size are passed on whole; an agent answers with 32 KiB at most but for metrics.
+WHOLE = 64 << 10
+# More health checks than a shim has under way: one on each of its one or two connections.
+_MANY = 4
+_head = HEADER.unpack_from
+
+
+class ShimBranch(Branch):
+    """A connection of the shim."""
+
+    __slots__ = ("_trunk",)
+
+    def __init__(self, mux: SessionMux) -> None:
+        super().__init__(mux)
+        self._trunk = mux
+
+    def _plain(self, data: bytearray, at: int) -> bool:
+        return not (self._trunk.dark and is_check(data, at)) and super()._plain(data, at)
+
+    def _admit(self, data: bytearray, at: int) -> bool:
+        if not super()._admit(data, at):
+            return False
+        if is_check(data, at):
+            self._trunk.note(_head(data, at)[1])
+        return True
+
+    def _apart(self, data: bytearray, header: tuple[int, int, int, int]) -> None:
+        if self._trunk.dark and is_check(data, 0):
+            self.own(answer(stream_of(data), SERVING))
+        else:
+            super()._apart(data, header)
+
+
+class SessionMux(Mux):
+    """Calls `keeper.cut(reason)` when the link breaks, and `keeper.lost(reason)` once when the session has ended.
+
+    After a cut `go_on` takes the next link, `give_up` ends the waiting.
+    """
+
+    __slots__ = ("_answered", "_clock", "_keeper", "_noted", "_stirred", "_wait", "session")
+
+    def __init__(self, ground: Ground, sock: Sock, *, tls: TlsObject, session: Session, keeper: Keeper) -> None:
+        self.session = session
+        self._clock = ground.clock
+        self._keeper = keeper
+        self._stirred = False
+        self._wait = b""  # the beginning of a frame that is not whole, not counted as received
+        self._answered: set[int] = set()  # calls answered here, whose answers are dropped
+        self._noted: set[int] = set()
+        super().__init__(ground.loop, sock, tls=tls, watch=ground.watch, lost=keeper.lost)
+        self.notes = True
+        self._start()
+
+    def go_on(self, sock: Sock, tls: TlsObject) -> None:
+        """Use another link, over which the session has been resumed."""
+        self.dark = False
+        self._connect(sock, tls)
+        self._start()
+
+    def give_up(self, why: str) -> None:
+        """Nobody dials any more."""
+        self._end(why)
+
+    def note(self, stream: int) -> None:
+        """This call is a health check."""
+        self._noted.add(stream)
+
+    def note_all(self, data: bytearray, end: int) -> None:
+        """Note the health checks among the requests in `data[:end]`, up to a number that no shim reaches.
+
+        Behind the first few the walk goes on only where it can find one: every request of a busy pod is met here.
+        """
+        at, seen, noted = 0, 0, self._noted
+        while at < end and len(noted) < _MANY:
+            if seen == _MANY and data.find(CHECK, at, end) < 0:
+                break
+            size, stream, _, _ = _head(data, at)
+            if data.startswith(CHECK, at + HEADER_SIZE):
+                noted.add(stream)
+            at += HEADER_SIZE + size
+            seen += 1
+
+    def _settle(self, end: int) -> None:
+        """Take the answers of `loop.raw[:end]` out of what is noted."""
+        at, data, noted = 0, self.loop.raw, self._noted
+        while noted and at < end:
+            size, stream, _, _ = _head(data, at)
+            noted.discard(stream)
+            at += HEADER_SIZE + size
+
+    def _start(self) -> None:
+        self._clock.add(self)
+        self._drain()
+        self._go_on()
+        if self.fd >= 0:
+            self._ready(IN)
+
+    def _branch(self) -> Branch:
+        return ShimBranch(self)
+
+    # To the link
+
+    def send(self, data: memoryview, branch: Branch) -> None:
+        """Take whole requests; they go out now, or with the next link."""
+        session = self.session
+        keep = len(data) >= LARGE
+        lend = keep and data.obj is self.loop.raw
+        out = session.send(data, 0, keep=keep)
+        if lend:
+            self.loop.lend()
+        if out is not None:
+            try:
+                sent = self.write(out) if self.outlet.rest is None else 0
+            except WANT:
+                sent = 0
+            except OSError as error:
+                self._broken(reason(error))
+                sent = len(out)
+            if sent != len(out):
+                self.outlet.keep(out[sent:])
+                self.full(branch)
+        if session.full:
+            self.full(branch)
+
+    def _say(self, data: Buffer) -> None:
+        if data and self.fd >= 0:
+            try:
+                self.outlet.send(data)
+            except OSError as error:
+                self._broken(reason(error))
+
+    def _drain(self) -> None:
+        """Send again what the peer lacks, as far as the link takes it."""
+        while self.fd >= 0 and self.outlet.rest is None:
+            block = self.session.next()
+            if block is None:
+                break
+            self._say(block)
+
+    def _flush(self) -> bool:
+        if super()._flush():
+            self._drain()
+        return self.outlet.rest is None
+
+    def _go_on(self) -> None:
+        if self.stopped and not self.session.full and self.outlet.rest is None:
+            super()._go_on()
+
+    # From the link
+
+    def _ready(self, event: int) -> None:
+        if event != IN:
+            self._unusual(event)
+            return
+        buffer = self.loop.buffer
+        held = len(self._wait)
+        try:
+            if held:
+                buffer[:held] = self._wait
+                got = self._read(buffer[held:])
+            else:
+                got = self._read(buffer)
+        except WANT:
+            return
+        except OSError as error:
+            self._broken(reason(error))
+            return
+        if got == RECORD:
+            got = gather(self._read, buffer, got=held + got)
+        elif got:
+            got += held
+        else:
+            self._broken("closed by the peer")
+            return
+        self._wait = b""
+        self._pass(buffer, got)
+
+    def _pass(self, buffer: memoryview, got: int) -> None:
+        session, skip = self.session, self.skip
+        if not self._stirred:
+            self._stirred = True
+            self._clock.stir(self)
+        if not skip and not self._answered:
+            at = scan_answers(self.loop.raw, got, identity=self.identity)
+            if at == got:
+                if self._noted:
+                    self._settle(got)
+                session.passed(got, 0)
+                if self._owner is not None:
+                    self._owner.deliver(buffer[:got])
+                if session.urgent:
+                    self._attend()
+                return
+        self._sort(buffer, got)
+        if session.urgent and not self.closed:
+            self._attend()
+
+    def _sort(self, buffer: memoryview, got: int) -> None:
+        """Pass on runs of whole frames; the beginning of another one waits."""
+        end = self._whole(got)
+        try:
+            for run in self.session.received(buffer[:end]) if end else ():
+                self._cut_through(run)
+        except Malformed as error:
+            self.loop.count("malformed", f"from the agent's side: {error}")
+            self._end(str(error))
+            return
+        self._wait = buffer[end:got].tobytes()
+
+    def _cut_through(self, run: memoryview) -> None:
+        if len(run) > self.skip:
+            self._walk(run)
+            return
+        self.skip -= len(run)
+        self._give(self._to, run)
+
+    def _whole(self, got: int) -> int:
+        """Where in the buffer the frame begins that has to wait for the rest of it."""
+        at, raw = self.skip, self.loop.raw
+        while got - at >= HEADER_SIZE:
+            size = _head(raw, at)[0]
+            after = at + HEADER_SIZE + size
+            if after > got:
+                return at if size <= WHOLE else got
+            at = after
+        return min(at, got)
+
+    def _asker(self, data: memoryview, at: int, *, stream: int) -> Branch | None:
+        self._noted.discard(stream)
+        if stream in self._answered:
+            self._answered.discard(stream)
+            return None
+        return super()._asker(data, at, stream=stream)
+
+    def _attend(self) -> None:
+        self._say(self.session.attend())
+        if self.session.ended:
+            self._end("the forwarder has ended the session: its agent is gone")
+        else:
+            self._go_on()
+
+    def tick(self, now: float) -> None:
+        """Say what is due, and notice a link on which nothing comes."""
+        self._stirred = False
+        if self.fd < 0:
+            return
+        self._say(self.session.due(now, reading=not self._held))
+        if self.session.dead(now):
+            self._broken("nothing has been heard over it for too long")
+
+    # The ends
+
+    def _broken(self, why: str) -> None:
+        if self.fd < 0:
+            return
+        self._clock.remove(self)
+        self.session.cut()
+        self.loop.close(self._sock, self.fd)
+        self.fd = -1
+        self.outlet.rest = None
+        self._wait = b""
+        self.dark = True
+        self._answer_checks()
+        self._go_on()
+        self._keeper.cut(why)
+
+    def _answer_checks(self) -> None:
+        streams, self._noted = self._noted, set()
+        for stream in streams:
+            if stream <= self.identity:
+                branch, own = self._owner, stream
+                self._answered.add(stream)
+            else:
+                branch, own = self.calls.pop(stream, (None, 0))
+            if branch is not None:
+                branch.own(answer(own, SERVING))
+
+    def _hang_up(self) -> None:
+        """An end of ours is told to the forwarder, where the link is free; else it hears nothing of us any more."""
+        if self.fd >= 0:
+            self._clock.remove(self)
+            self.session.end()
+            frames = self.session.attend()
+            try:
+                if frames and self.outlet.flush():
+                    self.outlet.send(frames)
+            except OSError:
+                pass
+        super()._hang_up()

@@ -1,0 +1,358 @@
+"""Both ends of a session on pretended sockets: shims, relay, a link that breaks, forwarder, agent; in any order."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from caa.datapath import frames, greeter
+from caa.datapath.clock import Clock
+from caa.datapath.door import Door
+from caa.datapath.greeting import GREETING, Greeting
+from caa.datapath.loop import BUFFER_SIZE
+from caa.datapath.mux import Mux
+from caa.datapath.replay import Pool
+from caa.datapath.session import Session
+from caa.datapath.session_branch import SessionBranch
+from caa.relay.session_mux import SERVING, SessionMux
+
+IN, OUT, HUP = 1, 4, 16
+
+
+class Pipe:
+    """One direction: bytes under way, room for so many, or broken."""
+
+    def __init__(self, room: int = 1 << 16) -> None:
+        self.data = bytearray()
+        self.room = room
+        self.broken = False
+
+
+class End:
+    """A socket, and a TLS object too, over two pipes. Reads at most a record of 16 KiB when it is one."""
+
+    def __init__(self, fd: int, reads: Pipe, writes: Pipe) -> None:
+        self.fd, self.reads, self.writes = fd, reads, writes
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def close(self) -> None:
+        self.reads.broken = self.writes.broken = True
+
+    def shutdown(self) -> None:
+        pass
+
+    def recv_into(self, buffer: memoryview) -> int:
+        if not self.reads.data:
+            if self.reads.broken:
+                raise ConnectionResetError
+            raise BlockingIOError
+        taken = self.reads.data[: len(buffer)]
+        del self.reads.data[: len(taken)]
+        buffer[: len(taken)] = taken
+        return len(taken)
+
+    def send(self, data: Any) -> int:
+        if self.writes.broken:
+            raise BrokenPipeError
+        size = min(len(data), self.writes.room - len(self.writes.data))
+        if size <= 0:
+            raise BlockingIOError
+        self.writes.data += data[:size]
+        return size
+
+    def read(self, size: int, buffer: memoryview) -> int:
+        return self.recv_into(buffer[: min(size, 16384)])
+
+    write = send
+
+    def ready(self) -> int:
+        found = IN if self.reads.data or self.reads.broken else 0
+        return found | (OUT if len(self.writes.data) < self.writes.room or self.writes.broken else 0)
+
+
+class PretendLoop:
+    """The loop's face, with time that the test moves."""
+
+    def __init__(self) -> None:
+        self.pool = Pool(BUFFER_SIZE + frames.SLACK)
+        self.lend()
+        self.masks: dict[int, int] = {}
+        self.handlers: dict[int, Callable[[int], object]] = {}
+        self.ends: dict[int, End] = {}
+        self.timers: list[tuple[float, Any]] = []
+        self.time = 0.0
+        self.counts: list[str] = []
+
+    def lend(self) -> None:
+        self.raw = self.pool.take()
+        self.buffer = memoryview(self.raw)[:BUFFER_SIZE]
+
+    def end(self, reads: Pipe, writes: Pipe) -> End:
+        end = End(len(self.ends) + 3, reads, writes)
+        self.ends[end.fd] = end
+        return end
+
+    def now(self) -> float:
+        return self.time
+
+    def later(self, delay: float, call: Any) -> Any:
+        self.timers.append((self.time + delay, call))
+        return self
+
+    def cancel(self) -> None:
+        """A timer that is cancelled fires in vain here: what it calls is harmless then."""
+
+    def add(self, fd: int, mask: int, *, handler: Any, crash: object) -> None:
+        self.masks[fd], self.handlers[fd] = mask, handler
+
+    def ask(self, fd: int, events: int) -> None:
+        assert fd >= 0
+        self.masks[fd] |= events
+
+    def mute(self, fd: int, events: int) -> None:
+        assert fd >= 0
+        self.masks[fd] &= ~events
+
+    def wants(self, fd: int) -> int:
+        return self.masks[fd]
+
+    def close(self, thing: End, fd: int) -> None:
+        self.masks[fd] = 0
+        thing.close()
+
+    def count(self, what: str, text: str = "") -> None:
+        self.counts.append(f"{what}: {text}")
+
+    def step(self, chance: random.Random) -> bool:
+        events = [(fd, mask & self.ends[fd].ready()) for fd, mask in self.masks.items() if mask]
+        events = [(fd, event) for fd, event in events if event]
+        if events:
+            fd, event = chance.choice(events)
+            self.handlers[fd](event)
+        return bool(events)
+
+    def pass_time(self, seconds: float) -> None:
+        self.time += seconds
+        due = [call for when, call in self.timers if when <= self.time]
+        self.timers = [timer for timer in self.timers if timer[0] > self.time]
+        for call in due:
+            call()
+
+
+class World:
+    """Everything between the shims and the agent."""
+
+    def __init__(self, seed: int, limit: int) -> None:
+        self.chance = random.Random(seed)
+        self.loop: Any = PretendLoop()
+        self.clock = Clock(self.loop)
+        self.watch = None
+        self.door = Door(limit=limit, pool=self.loop.pool)
+        self.session = Session(b"i" * 16, b"s" * 32, limit=limit, pool=self.loop.pool)
+        self.said: list[str] = []
+        self.agent_in, self.agent_out = Pipe(), Pipe()
+        agent = self.loop.end(self.agent_out, self.agent_in)
+        self.agent_mux = Mux(self.loop, agent, tls=None, watch=None, lost=self.said.append)
+        self.branch: SessionBranch | None = None
+        self.link: tuple[Pipe, Pipe] = (Pipe(), Pipe())
+        self.mux: Any = None
+        self.held: list[bytes] = []  # answers that the agent has not given yet
+        self.taken = bytearray()
+        self.unsaid = bytearray()
+        self.shims: list[tuple[Pipe, Pipe]] = []
+        self.waiting: list[dict[int, bytes]] = []
+        self.heard: list[bytearray] = []
+        self.last: list[int] = []
+        self.answered = 0
+        self.ground: Any = self
+        self.dial()
+
+    def lost(self, why: str) -> None:
+        self.said.append(why)
+
+    def cut(self, why: str) -> None:
+        pass
+
+    def break_link(self) -> None:
+        """What was under way is lost, or some of it."""
+        for pipe in self.link:
+            del pipe.data[self.chance.randrange(len(pipe.data) + 1) :]
+            pipe.broken = True
+
+    def dial(self) -> None:
+        room = self.chance.choice((300, 5000, 40_000, 1 << 20))
+        self.link = (Pipe(room), Pipe(room))
+        near: Any = self.loop.end(self.link[0], self.link[1])
+        far: Any = self.loop.end(self.link[1], self.link[0])
+        session, answer = self.door.admit(self.session.hello(), b"owner")
+        assert session is not None
+        if self.branch is None:
+            self.branch = SessionBranch(self.agent_mux, session, clock=self.clock, ended=self.door.forget)
+            assert self.agent_mux.adopt(self.branch)
+        self.branch.resume_on(far, far, answer=answer)
+        welcome = bytes(self.link[0].data[:GREETING])
+        del self.link[0].data[:GREETING]
+        if self.chance.random() < 0.1:  # cut while the answer is under way
+            self.break_link()
+            self.dial()
+            return
+        self.session.welcome(welcome)
+        if self.mux is None:
+            self.mux = SessionMux(self.ground, near, tls=near, session=self.session, keeper=self)
+        else:
+            self.mux.go_on(near, near)
+
+    def shim(self) -> None:
+        pipes = Pipe(), Pipe()
+        self.shims.append(pipes)
+        self.waiting.append({})
+        self.heard.append(bytearray())
+        self.last.append(-1)
+        assert self.mux.attach(self.loop.end(pipes[0], pipes[1]), None) is not None
+
+    def payload(self) -> bytes:
+        kind = self.chance.random()
+        return self.chance.randbytes(self.chance.randrange(100 if kind < 0.7 else 9000 if kind < 0.97 else 250_000))
+
+    def ask(self, number: int) -> None:
+        self.last[number] += 2
+        stream = self.last[number]
+        payload = self.payload()
+        service, method = ("grpc.Health", "Check") if self.chance.random() < 0.2 else (frames.AGENT, "ReadStdout")
+        data = frames.call(service, method, stream=stream, payload=payload)
+        self.waiting[number][stream] = payload if method != "Check" else payload + b"check"
+        self.shims[number][0].data += data
+
+    def hear(self, number: int) -> None:
+        """Take what is there, and compare whole answers."""
+        data, arrived = self.heard[number], self.shims[number][1].data
+        data += arrived
+        arrived.clear()
+        while len(data) >= 10 and len(data) >= 10 + frames.HEADER.unpack_from(data)[0]:
+            size, stream, kind, _ = frames.HEADER.unpack_from(data)
+            expected = self.waiting[number].pop(stream)  # KeyError: answered twice
+            own = expected.endswith(b"check") and data[: 10 + size] == frames.answer(stream, SERVING)
+            assert kind == 2
+            assert own or data[: 10 + size] == frames.answer(stream, expected.removesuffix(b"check"))
+            del data[: 10 + size]
+            self.answered += 1
+
+    def agent(self) -> None:
+        data = self.taken
+        data += self.agent_in.data
+        self.agent_in.data.clear()
+        while len(data) >= 10 and len(data) >= 10 + frames.HEADER.unpack_from(data)[0]:
+            size, stream, kind, _ = frames.HEADER.unpack_from(data)
+            assert kind == 1
+            self.held.append(frames.answer(stream, frames.Request(bytes(data[10 : 10 + size])).payload))
+            del data[: 10 + size]
+        self.chance.shuffle(self.held)
+        for _ in range(self.chance.randrange(len(self.held) + 1)):
+            self.unsaid += self.held.pop()
+        size = min(len(self.unsaid), self.agent_out.room - len(self.agent_out.data))
+        self.agent_out.data += self.unsaid[:size]
+        del self.unsaid[:size]
+
+    def act(self) -> None:
+        kind = self.chance.random()
+        number = self.chance.randrange(len(self.shims))
+        if kind < 0.1 and len(self.waiting[number]) < 12:
+            self.ask(number)
+        elif kind < 0.2:
+            self.agent()
+        elif kind < 0.3:
+            self.hear(number)
+            self.shims[number][1].room = self.chance.choice((500, 1 << 16))
+        elif kind < 0.32:
+            self.loop.pass_time(0.1)
+        elif kind < 0.325:
+            self.break_link()
+        elif kind < 0.34 and self.mux.dark:
+            self.dial()
+        else:
+            self.loop.step(self.chance)
+
+    def settle(self) -> None:
+        """Nothing breaks any more: everything that was asked must be answered."""
+        for pipes in self.shims:
+            pipes[1].room = 1 << 20
+        idle = 0
+        while idle < 30:
+            moved = self.loop.step(self.chance)
+            if self.mux.dark:
+                self.dial()
+            if not moved or self.chance.random() < 0.1:
+                before = self.answered
+                self.agent()
+                for number in range(len(self.shims)):
+                    self.hear(number)
+                idle = 0 if moved or self.answered > before else idle + 1
+                self.loop.pass_time(0.1)
+            if self.answered and not any(self.waiting) and not self.held:
+                break
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_every_call_is_answered_once_whatever_breaks(seed: int) -> None:
+    world = World(seed, limit=(6000, 60_000, 2 << 20)[seed % 3])
+    for _ in range(1 + seed % 3):
+        world.shim()
+    for _ in range(4000):
+        world.act()
+    world.settle()
+    assert world.waiting == [{} for _ in world.shims], f"{world.loop.counts[-5:]} {world.said}"
+    assert world.answered > 20
+    assert world.said == []
+
+
+def test_a_check_that_came_late_in_a_row_of_calls_is_found() -> None:
+    world = World(1, limit=2 << 20)
+    world.shim()
+    calls = [frames.call(frames.AGENT, "ReadStdout", stream=2 * n + 1, payload=b"") for n in range(20)]
+    check = frames.call("grpc.Health", "Check", stream=41, payload=b"")
+    world.shims[0][0].data += b"".join(calls) + check
+    while world.loop.step(world.chance):
+        pass
+    world.mux._broken("a test")
+    assert bytes(world.shims[0][1].data) == frames.answer(41, SERVING)
+
+
+@pytest.mark.parametrize("frame", [b"\0\0\0\x09\0\0\0\0\x7f\x05", b"\0\0\0\0\0\0\0\0\x7f\x63", b"\0\0\0\0\0\0\0\1\1\0"])
+def test_a_link_that_speaks_nonsense_ends_the_session(frame: bytes) -> None:
+    world = World(1, limit=2 << 20)
+    world.shim()
+    world.link[0].data += frame + bytes(20)
+    while world.loop.step(world.chance):
+        pass
+    assert len(world.said) == 1
+    assert world.shims[0][1].broken
+    assert world.door.sessions == {}  # it heard the END
+
+
+def test_an_expired_session_is_forgotten() -> None:
+    world = World(1, limit=2 << 20)
+    assert world.branch is not None
+    world.break_link()
+    while world.loop.step(world.chance):
+        pass
+    assert world.door.sessions
+    world.loop.pass_time(601)
+    assert world.door.sessions == {}
+    assert not world.branch.alive
+    _, answer = world.door.admit(world.session.hello(), b"owner")
+    assert Greeting(answer).kind == 3  # GONE
+
+
+def test_the_owner_is_issuer_and_subject() -> None:
+    def element(tag: int, content: bytes) -> bytes:
+        size = len(content)
+        length = bytes((size,)) if size < 128 else b"\x82" + size.to_bytes(2, "big")
+        return bytes((tag,)) + length + content
+
+    issuer, subject = element(0x30, b"i" * 300), element(0x30, b"s")
+    body = element(2, b"\1") + element(0x30, b"a") + issuer + element(0x30, b"v") + subject + element(0x30, b"k" * 200)
+    for version in (b"", element(0xA0, element(2, b"\2"))):
+        assert greeter.owner_of(element(0x30, element(0x30, version + body) + b"rest")) == issuer + subject
