@@ -1,5 +1,6 @@
 # Every target does its own set-up (.ci/setup); nothing but git, make and python3 has to be there before.
-#   make demo  ARGS="--json"      one pod VM from the Kata socket to the container and back (root, asks for sudo)
+#   make demo  ARGS="--json"      one pod VM from the Kata socket to the container and back (root, asks for sudo);
+#                                 also --keep (exec into it), --pods N, --shim go or runtime-rs
 #   make test  SUITES="unit"      lint and every test suite, or the suites named
 #   make lint                     ruff, mypy, import contracts, gofmt
 #   make bench ARGS="--quick"     side-by-side benchmark of the data path
@@ -17,7 +18,9 @@ help:
 setup:
 	@.ci/setup
 
-demo: setup
+demo:
+	@.ci/as-root --check
+	@.ci/setup
 	@source .ci/env && .ci/as-root .venv/bin/caa demo $(ARGS)
 
 test:
@@ -31,7 +34,9 @@ lint:
 bench: setup
 	@source .ci/env && .venv/bin/python -m tests.bench $(ARGS)
 
-chaos: setup
+chaos:
+	@.ci/as-root --check
+	@.ci/setup
 	@source .ci/env && .ci/as-root .venv/bin/python -m tests.chaos $(ARGS)
 
 clean:

@@ -90,7 +90,12 @@ class Commands(click.Group):
     """The table of commands. Any other word that names a driver is `caa node` with it, as in the reference."""
 
     def __init__(self) -> None:
-        super().__init__("caa", help="Peer-pods cloud API adaptor: one confidential VM per Kubernetes pod.")
+        super().__init__(
+            "caa",
+            help="Peer-pods cloud API adaptor: one confidential VM per Kubernetes pod.",
+            params=[_version_option()],
+            context_settings={"max_content_width": 120},
+        )
         self.add_command(_node_command("node", run_node, text="Run the control plane of a worker node."))
         self.add_command(SettingsCommand("relay", run_relay, _relay_rows, help="Run the data plane of a worker node."))
         self.add_command(_config_group())
@@ -280,6 +285,7 @@ def _demo_command() -> click.Command:
         params=[words],
         callback=_demo,
         help="Run one pod VM on this machine, from the Kata socket to the container and back.",
+        short_help="Run one pod VM here, from the Kata socket to the container.",
         add_help_option=False,
         context_settings={"ignore_unknown_options": True},
     )
@@ -293,3 +299,14 @@ def _demo(context: click.Context, words: tuple[str, ...]) -> None:
 
 def _version() -> None:
     click.echo(f"caa {__version__} (Python {platform.python_version()})")
+
+
+def _version_option() -> click.Option:
+    def tell(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+        if wanted:
+            _version()
+            context.exit()
+
+    return click.Option(
+        ["--version"], is_flag=True, expose_value=False, is_eager=True, callback=tell, help="Print the version."
+    )

@@ -234,13 +234,19 @@ def test_help_lists_the_driver_s_flags(capsys: pytest.CaptureFixture[str]) -> No
     assert "--proxy-timeout" in text
 
 
+def test_help_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"], Stage()) == 0
+    assert "..." not in capsys.readouterr().out.replace("[ARGS]...", "")
+
+
 def test_no_command_shows_help_and_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([], Stage()) == 2
     assert "relay" in capsys.readouterr().err
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["version"], Stage()) == 0
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_version(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([word], Stage()) == 0
     assert capsys.readouterr().out.startswith(f"caa {__version__} (Python 3.")
 
 
