@@ -7,9 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
+
+from caa.testing.demo import world
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("runc", "nft", "ip", "unshare", "busybox")]
 DEMO = [sys.executable, "-m", "caa", "demo"]
@@ -63,6 +67,41 @@ def test_a_kept_pod_takes_an_exec_and_goes_with_ctrl_c():
         os.killpg(demo.pid, signal.SIGINT)
         rest, _ = demo.communicate(timeout=60)
     assert rest.splitlines()[-1] == "demo: passed"
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.7, 1.2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_removes_everything(number, seconds):
+    groups = set(_groups())
+    demo = subprocess.Popen([*DEMO, "--pods", "2", "--keep"], stdout=PIPE, stderr=PIPE, text=True)
+    time.sleep(seconds)
+    folders = _folders(demo.pid)
+    demo.send_signal(number)
+    out, err = demo.communicate(timeout=60)
+    assert demo.returncode in (0, 130, -number), out + err
+    assert "Traceback" not in out + err
+    assert not [folder for folder in folders if Path(folder).exists() or _running(folder)]
+    assert set(_groups()) <= groups
+    if demo.returncode == 130:
+        assert out.splitlines()[-1] == "demo: interrupted, all removed"
+
+
+def _groups() -> list[Path]:
+    return [path for depth in ("", "*/") for path in world.CGROUPS.glob(f"{depth}caa-local-*")]
+
+
+def _folders(demo: int) -> list[str]:
+    """The demo's own folder, once there is one: an argument of its child."""
+    found = []
+    for child in Path(f"/proc/{demo}/task/{demo}/children").read_text().split():
+        words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
+        found += [words[at + 1] for at, word in enumerate(words) if word == "--inside"]
+    return found
+
+
+def _running(folder: str) -> list[str]:
+    processes = [path for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return [path.name for path in processes if path.exists() and folder in (path / "cmdline").read_text()]
 
 
 def _exec_line(demo: "subprocess.Popen[str]") -> str:

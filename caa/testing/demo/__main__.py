@@ -1,6 +1,10 @@
 """`python -m caa.testing.demo`; the command line is in `cli`."""
 
-from caa.testing.demo.cli import main
+import signal
 
 if __name__ == "__main__":
-    main()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the rest is imported: no traceback
+
+    from caa.testing.demo.cli import main
+
+    main(prog_name="caa demo")

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +19,9 @@ from caa.testing.shim.kinds import Kind
 
 _NAMESPACES = ("--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "--propagation", "private")
 _TOOLS = ("unshare", "nsenter", "ip", "nft", "runc", "busybox", "mount")
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# A unix socket's path has at most 107 bytes; /caa-XXXXXXXX/r/pods/<64 digits>/.agent.ttrpc.<pid> takes about 102.
+_LONGEST_DIRECTORY = len("/tmp")
 
 
 @click.command()
@@ -25,8 +29,15 @@ _TOOLS = ("unshare", "nsenter", "ip", "nft", "runc", "busybox", "mount")
 @click.option("--keep", is_flag=True, help="Leave the pod running until Ctrl-C; print how to exec into it.")
 @click.option("--pods", default=1, show_default=True, type=click.IntRange(1, 100), help="Pods to run at once.")
 @click.option("--provider", default="local", show_default=True, help="Driver to use.")
-@click.option("--shim", default=Kind.GO.value, type=click.Choice([kind.value for kind in Kind]), help="Shim to be.")
+@click.option(
+    "--shim",
+    default=str(Kind.GO),
+    show_default=True,
+    type=click.Choice([str(kind) for kind in Kind]),
+    help="Shim to be.",
+)
 @click.option("--inside", type=click.Path(path_type=Path), hidden=True, help="The folder; set after re-execution.")
+@click.option("--lifeline", type=int, default=0, hidden=True, help="A pipe that is closed when we must end.")
 def main(*, as_json: bool, keep: bool, inside: Path | None, **options: Any) -> None:
     """Start a pod VM through the whole path, use it, stop it, and look for anything left over."""
     if inside is None:
@@ -41,17 +52,38 @@ def main(*, as_json: bool, keep: bool, inside: Path | None, **options: Any) -> N
         provider=options["provider"],
         shim=Kind(options["shim"]),
     )
-    result = _run(plan)
+    result = _run(plan, options["lifeline"])
     if as_json:
         click.echo(json.dumps(result.as_json(), indent=2))
-    sys.exit(0 if result.ok else 1)
+    sys.exit(130 if result.error == scenario.INTERRUPTED else int(not result.ok))
 
 
-def _run(plan: scenario.Plan) -> Result:
+def _run(plan: scenario.Plan, lifeline: int) -> Result:
     try:
-        return asyncio.run(scenario.run(plan))
-    except KeyboardInterrupt:
-        return Result(error="interrupted")
+        return asyncio.run(_until_closed(plan, lifeline))
+    finally:
+        shutil.rmtree(plan.folder, ignore_errors=True)  # the outer process may be gone
+
+
+async def _until_closed(plan: scenario.Plan, lifeline: int) -> Result:
+    """Run, but end in order when the outer process closes its end of the pipe, or dies, or a signal comes."""
+    loop = asyncio.get_running_loop()
+    running = asyncio.ensure_future(scenario.run(plan))
+    ended: list[str] = []
+
+    def end() -> None:
+        loop.remove_reader(lifeline)
+        if not ended:  # a second one would stop the removal
+            ended.append("told to")
+            running.cancel()
+
+    loop.add_reader(lifeline, end)
+    for number in _ENDING:
+        loop.add_signal_handler(number, end)
+    try:
+        return await running
+    except asyncio.CancelledError:  # before it had begun
+        return Result(error=scenario.INTERRUPTED)
 
 
 def _enter(argv: list[str]) -> None:
@@ -64,8 +96,21 @@ def _enter(argv: list[str]) -> None:
     missing = [tool for tool in _TOOLS if not shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")]
     if missing:
         raise click.ClickException(f"missing programs: {', '.join(missing)}; `make demo` installs what they come in")
-    with tempfile.TemporaryDirectory(prefix="caa-") as folder:
-        signal.signal(signal.SIGINT, lambda *_: None)  # the child ends by it, in order; we wait
-        command = ["unshare", *_NAMESPACES, "--", *python, *argv, "--inside", folder]
-        status = os.spawnvp(os.P_WAIT, command[0], command)
-    sys.exit(status)
+    sys.exit(_inside([*python, *argv]))
+
+
+def _inside(command: list[str]) -> int:
+    """Run it in namespaces and a session of its own. A signal to us closes a pipe; it then ends in order."""
+    lifeline, ours = os.pipe()
+    held = [ours]
+    for number in _ENDING:
+        signal.signal(number, lambda *_: os.close(held.pop()) if held else None)
+    with tempfile.TemporaryDirectory(prefix="caa-", dir=short_directory(tempfile.gettempdir())) as folder:
+        words = ["unshare", *_NAMESPACES, "--", *command, "--inside", folder, "--lifeline", str(lifeline)]
+        # Not in our session: Ctrl-C is for us alone, the inner process might not be ready for it.
+        return subprocess.Popen(words, pass_fds=(lifeline,), start_new_session=True).wait()
+
+
+def short_directory(given: str) -> str:
+    """Where the sockets can be: `given`, or /tmp when their paths would be longer than a unix socket's may be."""
+    return given if len(os.fsencode(given)) <= _LONGEST_DIRECTORY else "/tmp"

@@ -138,8 +138,13 @@ async def _fetch(address: str, path: str) -> bytes:
     end = time.monotonic() + 10
     while True:
         process = await asyncio.create_subprocess_exec(*argv, stdout=PIPE, stderr=PIPE)
-        async with asyncio.timeout(30):
-            out, err = await process.communicate()
+        try:
+            async with asyncio.timeout(30):
+                out, err = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         if process.returncode == 0:
             return out
         if time.monotonic() > end:

@@ -21,13 +21,13 @@ class Result:
     """The object that `caa demo --json` prints."""
 
     ok: bool = False
+    error: str = ""
     provider: str = ""
     pods: int = 1
     timings_ms: dict[str, float] = field(default_factory=dict)
     exec: dict[str, Any] = field(default_factory=dict)
     network: dict[str, Any] = field(default_factory=dict)
     left_over: dict[str, list[str]] = field(default_factory=dict)
-    error: str = ""
     logs: list[str] = field(default_factory=list)  # the end of every log, when something failed
 
     def as_json(self) -> dict[str, Any]:
@@ -51,6 +51,8 @@ def _line(span: Span, *, total: float, width: int) -> str:
 
 def verdict(result: Result) -> list[str]:
     """The last lines: what was proven, what is left over, and `demo: passed` or `demo: FAILED` with the reason."""
+    if result.error == "interrupted":
+        return ["demo: interrupted, all removed"]
     lines = [f"  left over: {kind}: {line}" for kind, found in result.left_over.items() for line in found]
     if not result.left_over and not result.error:
         lines.append("  nothing left: no process, namespace, link, address, socket, nft rule, mount, cgroup or file")

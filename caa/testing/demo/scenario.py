@@ -18,6 +18,7 @@ from caa.testing.shim.kinds import Kind
 
 # What the daemons keep while they run; the node installs its rules after it has begun to serve.
 DAEMONS_OWN = ("nft_rules",)
+INTERRUPTED = "interrupted"
 _SETTLE = 30.0  # seconds: StopVM is answered once it is durable, the teardown goes on behind it
 
 
@@ -71,7 +72,19 @@ class Stage:
 
 
 async def run(plan: Plan) -> Result:
-    """Never raises for a pod that fails: the result says what went wrong."""
+    """Never raises for a pod that fails: the result says what went wrong. Cancelled, it removes everything too."""
+    try:
+        result = await _run(plan)
+    except asyncio.CancelledError:
+        await asyncio.to_thread(world.clear, Paths(plan.folder).vms / "vms")
+        await asyncio.sleep(0.2)  # for the loop to hear of the children that are gone
+        result = Result(provider=plan.provider, pods=plan.pods, error=INTERRUPTED)
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        plan.say(*report.verdict(result))
+    return result
+
+
+async def _run(plan: Plan) -> Result:
     result = Result(provider=plan.provider, pods=plan.pods)
     stage = Stage(Paths(plan.folder))
     await asyncio.to_thread(world.prepare)
@@ -79,11 +92,7 @@ async def run(plan: Plan) -> Result:
     daemons = Daemons(stage.paths, plan.provider, plan.environ)
     try:
         await daemons.start()
-        ready = await stage.look()
-        try:
-            await _pods(plan, stage=stage, result=result)
-        finally:
-            result.left_over = await stage.settled(ready, ignore=DAEMONS_OWN)
+        await _judged(plan, stage=stage, result=result)
     except Exception as error:  # whatever went wrong is told, and the daemons must not stay
         result.error = f"{type(error).__name__}: {error}"
         result.logs = _logs(stage.paths)
@@ -93,8 +102,18 @@ async def run(plan: Plan) -> Result:
     if not result.left_over:
         result.left_over = await stage.settled(before)
     result.ok = not result.error and not result.left_over
-    plan.say(*report.verdict(result))
     return result
+
+
+async def _judged(plan: Plan, *, stage: Stage, result: Result) -> None:
+    """Run the pods and look for what they left; not when it is cancelled, for then everything is cleared."""
+    ready = await stage.look()
+    try:
+        await _pods(plan, stage=stage, result=result)
+    except Exception:
+        result.left_over = await stage.settled(ready, ignore=DAEMONS_OWN)
+        raise
+    result.left_over = await stage.settled(ready, ignore=DAEMONS_OWN)
 
 
 async def _pods(plan: Plan, *, stage: Stage, result: Result) -> None:
@@ -114,6 +133,8 @@ async def _pods(plan: Plan, *, stage: Stage, result: Result) -> None:
             await _keep(plan, paths=paths, guest=guests[0])
     finally:
         await asyncio.gather(*(play.end(guest) for guest in guests))
+    times = first.timings_ms
+    plan.say(f"Removed: StopVM answered after {times['stop']:.0f} ms; the exec had taken {times['exec']:.0f} ms.", "")
     result.exec, result.network = first.exec, first.network
     result.timings_ms |= first.timings_ms
     result.timings_ms["total"] = round((time.perf_counter() - began) * 1000, 1)
@@ -128,8 +149,12 @@ async def _keep(plan: Plan, *, paths: Paths, guest: play.Guest) -> None:
         f"  {_execute(socket, guest)} /bin/sh",
         f"  {_execute(socket, guest)} wget -q -O - http://127.0.0.1/",
     )
-    with contextlib.suppress(asyncio.CancelledError):
+    try:
         await asyncio.Event().wait()
+    except asyncio.CancelledError:  # the way it is meant to end
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
 
 
 def _execute(socket: Path, guest: play.Guest) -> str:

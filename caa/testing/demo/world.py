@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import re
+import signal
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -44,7 +46,7 @@ def prepare() -> None:
     run("ip", "address", "add", "10.200.0.1/24", "dev", "eth0")
     run("ip", "link", "set", "eth0", "up")
     run("ip", "route", "add", "default", "via", "10.200.0.254")
-    run("ip", "link", "add", BRIDGE, "type", "bridge", "forward_delay", "0")
+    run("ip", "link", "add", BRIDGE, "address", "02:ca:0a:58:00:01", "type", "bridge", "forward_delay", "0")
     run("ip", "address", "add", f"{SUBNET}.1/16", "dev", BRIDGE)
     run("ip", "link", "set", BRIDGE, "up")
     attach(CLIENT, f"{SUBNET}.2")
@@ -68,6 +70,29 @@ def attach(name: str, address: str) -> None:
 def detach(name: str) -> None:
     """What the CNI plugin does at the end: the namespace and its link go."""
     run("ip", "netns", "delete", name)
+
+
+def clear(instances: Path) -> None:
+    """End whatever else runs in our PID namespace, then remove the cgroups of the pod VMs with a folder there."""
+    if os.getpid() == 1:  # else it would be every process of the machine
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+    end = time.monotonic() + 5
+    groups = [group for instance in _names(instances) for group in groups_of(instance)]
+    while sum(not _removed(group) for group in groups) and time.monotonic() < end:
+        time.sleep(0.02)  # a killed process leaves its cgroup a moment later
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()] if folder.exists() else []
+
+
+def _removed(group: Path) -> bool:
+    """Remove a cgroup and all below it, deepest first; whether it is gone."""
+    for folder, _, _ in os.walk(group, topdown=False):
+        with contextlib.suppress(OSError):  # a process is still in it, or it is gone already
+            Path(folder).rmdir()
+    return not group.exists()
 
 
 @dataclass(frozen=True)

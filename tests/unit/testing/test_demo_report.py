@@ -11,6 +11,8 @@ def test_the_object_is_json_with_every_field() -> None:
         "ok": True, "provider": "local", "pods": 1, "timings_ms": {"start": 1.5}, "exec": {}, "network": {},
         "left_over": {}, "error": "", "logs": [],
     }  # fmt: skip
+    assert list(said)[:2] == ["ok", "error"]
+    assert list(said)[-1] == "logs"
 
 
 def test_bars_stand_on_one_axis() -> None:
@@ -48,6 +50,10 @@ def test_the_verdict_names_what_is_left_and_why() -> None:
         "demo: FAILED: something is left over",
     ]
     assert verdict(Result(error="StartVM: no")) == ["demo: FAILED: StartVM: no"]
+
+
+def test_the_verdict_of_an_interrupted_run() -> None:
+    assert verdict(Result(error="interrupted")) == ["demo: interrupted, all removed"]
 
 
 def test_facts() -> None:
