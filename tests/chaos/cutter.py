@@ -130,6 +130,13 @@ class Cutter:
         if kind is not Cut.HOLE or wire.silent:
             wire.end(reset=kind is not Cut.FIN)
         wire.fuse = None
+        if kind in (Cut.HOLE, Cut.HALF_OPEN):
+            await self._light(address, chance.uniform(0.1, 0.25) * self._longest_hole)
+
+    async def _light(self, address: str, seconds: float) -> None:
+        """Leave the pod alone: darkness after darkness would outlast the shims' own deadlines of 30 s."""
+        await self._youngest(address)
+        await asyncio.sleep(seconds)
 
     async def _hole(self, address: str, seconds: float) -> None:
         await _nft(f"add element ip chaos held {{ {address} }}")
@@ -162,7 +169,8 @@ class Cutter:
         wire = Wire(address, relay, vm)
         self.wires.setdefault(address, []).append(wire)
         self._changed.set()
-        await self._run(wire, reader, back=back)
+        with contextlib.suppress(asyncio.CancelledError):  # by `stop`; nobody waits for this task but it
+            await self._run(wire, reader, back=back)
 
     async def _run(self, wire: Wire, reader: asyncio.StreamReader, *, back: asyncio.StreamReader) -> None:
         try:
