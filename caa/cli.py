@@ -302,11 +302,8 @@ def _version() -> None:
 
 
 def _version_option() -> click.Option:
-    def tell(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
-        if wanted:
-            _version()
-            context.exit()
-
-    return click.Option(
-        ["--version"], is_flag=True, expose_value=False, is_eager=True, callback=tell, help="Print the version."
-    )
+    """As click makes it; taken from a command that wears it."""
+    text = f"caa {__version__} (Python {platform.python_version()})"
+    wearer = click.version_option(__version__, message=text, help="Print the version.")(click.Command("version"))
+    (option,) = (parameter for parameter in wearer.params if isinstance(parameter, click.Option))
+    return option
