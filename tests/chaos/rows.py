@@ -110,7 +110,7 @@ class Row:
 
 
 ROWS: Mapping[str, Row] = {
-    "node-kills": Row(node_kills, Size(200, 20, 3.0), Size(20, 6, 2.0), 2),
+    "node-kills": Row(node_kills, Size(200, 20, 3.0), Size(20, 6, 1.5), 2),
     "cuts": Row(
         cuts, Size(1000, 20, 15.0), Size(60, 6, 4.0), 0, "caa.datapath.greeter", "links are not resumable sessions yet"
     ),
