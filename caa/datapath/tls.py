@@ -206,11 +206,13 @@ def reason(error: BaseException) -> str:
 def is_final(error: BaseException) -> bool:
     """Whether dialling again is of no use: a certificate that is wrong, or a peer that refuses ours by an alert.
 
-    An end of file, a reset or silence may be a forwarder that is just starting.
+    An end of file, a reset or silence may be a forwarder that is just starting; a record that arrives garbled says
+    something of the way, not of the peer.
     """
     if isinstance(error, SSLCertVerificationError):
         return True
-    return isinstance(error, SSLError) and bool(getattr(error, "reason", None)) and "EOF" not in str(error.reason)
+    why = str(getattr(error, "reason", None) or "")
+    return isinstance(error, SSLError) and bool(why) and "EOF" not in why and "BAD_RECORD_MAC" not in why
 
 
 class Handshake:

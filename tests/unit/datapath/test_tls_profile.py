@@ -69,3 +69,22 @@ def test_an_end_of_file_may_be_retried_and_an_alert_may_not() -> None:
     assert not tls.is_final(TimeoutError("no TLS handshake within 10 s"))
     assert tls.reason(alert) == "tlsv13 alert certificate required"
     assert tls.reason(ConnectionResetError(104, "Connection reset by peer")) == "Connection reset by peer"
+
+
+@pytest.mark.parametrize(
+    ("reason", "final"),
+    [
+        ("TLSV1_ALERT_UNKNOWN_CA", True),
+        ("SSLV3_ALERT_HANDSHAKE_FAILURE", True),
+        ("WRONG_VERSION_NUMBER", True),
+        ("UNEXPECTED_EOF_WHILE_READING", False),
+        ("DECRYPTION_FAILED_OR_BAD_RECORD_MAC", False),
+        ("SSLV3_ALERT_BAD_RECORD_MAC", False),
+        (None, False),
+    ],
+)
+def test_a_refusal_is_final_and_a_broken_way_is_not(reason: str | None, final: bool) -> None:
+    error = tls.SSLError(1, "text")
+    error.reason = reason
+    assert tls.is_final(error) is final
+    assert not tls.is_final(ConnectionResetError())
