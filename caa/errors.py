@@ -35,6 +35,7 @@ class CaaError(Exception):
 
     code: ClassVar[Code] = Code.INTERNAL
     retryable: ClassVar[bool] = False
+    remedy: ClassVar[str] = ""  # what to do, where the class alone says it; else who tells the error knows
 
 
 class InvalidInput(CaaError):
@@ -116,6 +117,11 @@ class InvalidRequest(ProviderError):
 
 class InstanceTypeError(InvalidRequest):
     """No instance type fits, or the one asked for is not allowed."""
+
+    remedy = (
+        "see the pod's annotations io.katacontainers.config.hypervisor.machine_type, default_vcpus and default_memory, "
+        "and the types that the driver's settings allow"
+    )
 
 
 class CredentialsError(ProviderError):

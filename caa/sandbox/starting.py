@@ -112,6 +112,8 @@ def failed(act: str, error: Exception, *, remedy: str) -> CaaError:
         cause = DeadlineExceeded("the deadline of StartVM passed")
     code = cause.code if isinstance(cause, CaaError) else Code.INTERNAL
     text = str(cause) if isinstance(cause, CaaError) else f"{type(cause).__name__}: {cause}"
+    if isinstance(cause, CaaError) and cause.remedy:
+        remedy = cause.remedy
     failure = StepFailed(
         f"could not {act}: {text} ({remedy})", code=code, retryable=isinstance(cause, CaaError) and cause.retryable
     )

@@ -63,7 +63,9 @@ class Launch:
     owner: Owner
     name: str = "launch"
     act: str = "create the pod VM"
-    remedy: str = "see the cloud's answer; `caa check` proves credentials, image, network and quota"
+    remedy: str = (
+        "see the cloud's answer; CLOUD_CONFIG_VERIFY=true proves credentials, image, network and quota at the start"
+    )
 
     async def up(self, record: Sandbox, deadline: float | None) -> Sandbox:  # noqa: ARG002
         if record.pod.image:

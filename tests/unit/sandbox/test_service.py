@@ -415,6 +415,7 @@ async def test_an_instance_type_that_is_not_allowed(bench: Any) -> None:
     with pytest.raises(StepFailed, match=text) as failure:
         await bench.service.start(ONE)
     assert failure.value.code is Code.INVALID_ARGUMENT
+    assert "io.katacontainers.config.hypervisor.machine_type" in str(failure.value)
     assert bench.left_over() == {}
 
 
