@@ -97,7 +97,9 @@ class Commands(click.Group):
             context_settings={"max_content_width": 120},
         )
         self.add_command(_node_command("node", run_node, text="Run the control plane of a worker node."))
-        self.add_command(SettingsCommand("relay", run_relay, _relay_rows, help="Run the data plane of a worker node."))
+        self.add_command(
+            SettingsCommand("relay", run_relay, rows=_relay_rows, help="Run the data plane of a worker node.")
+        )
         self.add_command(_config_group())
         self.add_command(_demo_command())
         self.add_command(click.Command("version", callback=_version, help="Print the version."))
@@ -125,7 +127,7 @@ class SettingsCommand(click.Command):
     """
 
     def __init__(
-        self, name: str, act: Act, rows: Rows, *, checks: Sequence[Check] = (), first: Sequence[str] = (), **more: Any
+        self, name: str, act: Act, *, rows: Rows, checks: Sequence[Check] = (), first: Sequence[str] = (), **more: Any
     ) -> None:
         super().__init__(name, **more)
         self._act = act
@@ -200,7 +202,7 @@ def driver_sections(world: World) -> dict[str, Sequence[AnySetting]]:
 def _node_command(name: str, act: Act, *, text: str, provider: str = "") -> SettingsCommand:
     checks = (*NODE_CHECKS, Check((INITDATA,), _initdata_problem))
     first = [f"{_PROVIDER_FLAG}={provider}"] if provider else []
-    return SettingsCommand(name, act, _node_rows, checks=checks, first=first, help=text)
+    return SettingsCommand(name, act, rows=_node_rows, checks=checks, first=first, help=text)
 
 
 def _node_rows(world: World, words: Sequence[str]) -> Sequence[AnySetting]:

@@ -36,7 +36,7 @@ def default_initdata(encoded: str) -> str:
 class UserData:
     """`BootData`. Without `certificates` (--disable-tls) the forwarder gets none. `settings` may change at any time."""
 
-    def __init__(self, certificates: Certificates | None, budget: Budget, settings: GuestSettings) -> None:
+    def __init__(self, certificates: Certificates | None, budget: Budget, *, settings: GuestSettings) -> None:
         self._certificates = certificates
         self._budget = budget
         self.settings = settings

@@ -101,7 +101,7 @@ class _Daemon:
         log.info("caa node ends")
 
     async def _serve(self, stack: AsyncExitStack, stops: StopFiles) -> None:
-        hypervisor = HypervisorApi(self.parts.service, stops, announce_on())
+        hypervisor = HypervisorApi(self.parts.service, stops, announce=announce_on())
         server = Server({**hypervisor.handlers(), **PodVMInfoApi(self.parts.service).handlers()})
         stack.push_async_callback(self._undo_starts)
         stack.push_async_callback(server.close)

@@ -23,7 +23,7 @@ Announce = Callable[[SandboxId, PodSpec], None]
 class HypervisorApi:
     """The handlers. `announce` is told of every sandbox at CreateVM."""
 
-    def __init__(self, service: SandboxService, stops: StopFiles, announce: Announce) -> None:
+    def __init__(self, service: SandboxService, stops: StopFiles, *, announce: Announce) -> None:
         self._service = service
         self._stops = stops
         self._announce = announce

@@ -39,7 +39,7 @@ class LinkTls:
 class RelayLinks:
     """`AgentLinks` over `<run dir>/relay.sock`; a lost connection is made anew at the next call."""
 
-    def __init__(self, socket: Path, pods_dir: Path, tls: LinkTls, *, dial_limit: float) -> None:
+    def __init__(self, socket: Path, pods_dir: Path, *, tls: LinkTls, dial_limit: float) -> None:
         self._socket = socket
         self._pods_dir = pods_dir
         self._tls = tls

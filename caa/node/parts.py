@@ -79,7 +79,7 @@ async def assembled(settings: Settings) -> Parts:
     networking = _networking(settings)
     links = _links(settings, certificates)
     budget = Budget(provider.capabilities.user_data_limit, provider.capabilities.user_data_base64)
-    boot_data = UserData(certificates, budget, guest)
+    boot_data = UserData(certificates, budget, settings=guest)
     store = await _store(settings, clock)
     owner, booted, ledger = _owner(settings), boot_id(), NullLedger()
     world = World(store=store, network=networking, links=links, boot_data=boot_data, owner=owner)
@@ -197,7 +197,7 @@ def _links(settings: Settings, certificates: Certificates | None) -> RelayLinks:
         skip_verify=settings[tls_rows.TLS_SKIP_VERIFY],
     )
     return RelayLinks(
-        socket_of(settings, "relay.sock"), settings[relay.PODS_DIR], tls, dial_limit=settings[relay.PROXY_TIMEOUT]
+        socket_of(settings, "relay.sock"), settings[relay.PODS_DIR], tls=tls, dial_limit=settings[relay.PROXY_TIMEOUT]
     )
 
 

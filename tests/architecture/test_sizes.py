@@ -17,10 +17,6 @@ PYTHON_DECIDES = {"__exit__", "__aexit__", "__setitem__", "__set__", "__pow__"}
 # (path, function) -> why it may take more than two by position.
 WIDE: dict[tuple[str, str], str] = {
     ("caa/logs.py", "__call__"): "structlog calls a processor with three values",
-    ("caa/cli.py", "__init__"): "not mended yet",
-    ("caa/node/boot_data.py", "__init__"): "not mended yet",
-    ("caa/node/hypervisor_api.py", "__init__"): "not mended yet",
-    ("caa/node/links.py", "__init__"): "not mended yet",
 }
 
 

@@ -18,7 +18,7 @@ LINK = LinkRequest(sandbox=ONE, addresses=(ip_address("192.0.2.7"), ip_address("
 
 def clear(node: Any, pods: Path = Path("/p"), dial_limit: float = 10.0) -> RelayLinks:
     tls = LinkTls(port=1234, certificates=None)
-    return RelayLinks(node.folder / "relay.sock", pods, tls, dial_limit=dial_limit)
+    return RelayLinks(node.folder / "relay.sock", pods, tls=tls, dial_limit=dial_limit)
 
 
 async def test_open_list_close(node: Any) -> None:

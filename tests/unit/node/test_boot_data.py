@@ -53,14 +53,14 @@ async def files(data: UserData, record: Sandbox = RECORD) -> dict[str, str]:
 
 
 async def test_a_plain_pod() -> None:
-    made = await files(UserData(Certificates(), Budget(), GuestSettings()))
+    made = await files(UserData(Certificates(), Budget(), settings=GuestSettings()))
     assert list(made) == ["apf.json"]
     assert '"CERT of podvm-web-s"' in made["apf.json"]
     assert '"pod-name": "web"' in made["apf.json"]
 
 
 async def test_the_pods_initdata_goes_before_the_nodes() -> None:
-    data = UserData(Certificates(), Budget(), GuestSettings(initdata=OTHER, scratch_space=True))
+    data = UserData(Certificates(), Budget(), settings=GuestSettings(initdata=OTHER, scratch_space=True))
     assert initdata.decode((await files(data))["initdata"]) == OTHER
     own = replace(RECORD, pod=replace(RECORD.pod, initdata=TOML))
     made = await files(data, own)
@@ -69,22 +69,22 @@ async def test_the_pods_initdata_goes_before_the_nodes() -> None:
 
 
 async def test_in_clear_there_is_no_certificate() -> None:
-    made = await files(UserData(None, Budget(), GuestSettings()))
+    made = await files(UserData(None, Budget(), settings=GuestSettings()))
     assert "tls-" not in made["apf.json"]
 
 
 async def test_too_large_is_told_before_the_cloud() -> None:
     with pytest.raises(UserDataTooLarge, match=r"apf\.json"):
-        await UserData(Certificates(), Budget(limit=100), GuestSettings()).render(RECORD)
+        await UserData(Certificates(), Budget(limit=100), settings=GuestSettings()).render(RECORD)
 
 
 async def test_a_record_without_its_network() -> None:
     with pytest.raises(InvalidInput, match="network"):
-        await UserData(None, Budget(), GuestSettings()).render(replace(RECORD, network=None))
+        await UserData(None, Budget(), settings=GuestSettings()).render(replace(RECORD, network=None))
 
 
 async def test_initdata_is_checked_at_create() -> None:
-    data = UserData(None, Budget(), GuestSettings())
+    data = UserData(None, Budget(), settings=GuestSettings())
     await data.validate(RECORD.pod)
     await data.validate(replace(RECORD.pod, initdata=TOML))
     with pytest.raises(InitdataError, match="cc_init_data"):
