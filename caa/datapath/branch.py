@@ -65,22 +65,22 @@ class Branch:
 
     __slots__ = (
         "_choked",
-        "_drop",
         "_mux",
-        "_outlet",
-        "_part",
         "_read",
         "_sock",
         "_tls",
         "alive",
+        "drop",
         "fd",
         "late",
+        "outlet",
+        "part",
     )
 
     def __init__(self, mux: Trunk) -> None:
         self._mux = mux
-        self._part: bytearray | None = None  # a request that is not whole yet
-        self._drop = 0  # bytes still to come of a request that is too large
+        self.part: bytearray | None = None  # a request that is not whole yet
+        self.drop = 0  # bytes still to come of a request that is too large
         self._choked = False
         self.alive = True
         self.late: list[bytes] = []  # answers of our own that wait for the end of a frame
@@ -92,9 +92,20 @@ class Branch:
         self._sock = sock
         self._tls = tls
         self._read = reader(sock, tls)
-        self._outlet = Outlet(loop, sock, tls=tls)
+        self.outlet = Outlet(loop, sock, tls=tls)
         self.fd = sock.fileno()
         loop.add(self.fd, 0 if self._mux.stopped else IN, handler=self._ready, crash=self.close)
+
+    def freeze(self) -> None:
+        """Stop reading and writing; the connection stays open."""
+        self._mux.loop.remove(self.fd)
+
+    def thaw(self) -> None:
+        """Go on after `freeze`, or after `connect` with a state that was loaded."""
+        loop, waits = self._mux.loop, self.outlet.rest is not None
+        loop.add(self.fd, IN * (not self._mux.stopped) | OUT * waits, handler=self._ready, crash=self.close)
+        if waits:
+            self._mux.hold(self)
 
     def close(self) -> None:
         """End this connection; again is fine."""
@@ -102,7 +113,7 @@ class Branch:
             return
         self.alive = False
         self._hang_up()
-        self._part = None
+        self.part = None
         self.late.clear()
         self._mux.detach(self)
 
@@ -122,9 +133,9 @@ class Branch:
         if not self.alive:
             return
         try:
-            done = self._outlet.send(data)
+            done = self.outlet.send(data)
             if self.late and not self._mux.within(self):
-                done = self._outlet.send(b"".join(self.late))
+                done = self.outlet.send(b"".join(self.late))
                 self.late.clear()
                 self._relax()
         except OSError:
@@ -145,13 +156,13 @@ class Branch:
             self.late.append(data)
         else:
             self._say(data)
-        if self.fd >= 0 and (len(self.late) > _LATE_ANSWERS or self._outlet.waiting() > _OWN_ANSWERS):
+        if self.fd >= 0 and (len(self.late) > _LATE_ANSWERS or self.outlet.waiting() > _OWN_ANSWERS):
             self._choked = True
             self._mux.loop.mute(self.fd, IN)
 
     def _say(self, data: bytes) -> None:
         try:
-            if not self._outlet.send(data):
+            if not self.outlet.send(data):
                 self._mux.hold(self)
         except OSError:
             self._broken()
@@ -205,7 +216,7 @@ class Branch:
         mux = self._mux
         at = 0
         raw = mux.loop.raw
-        if mux.direct is self and self._part is None and not self._drop and not mux.dark:
+        if mux.direct is self and self.part is None and not self.drop and not mux.dark:
             at, highest = scan_requests(raw, got, watch=mux.watch)
             if highest > mux.last:  # noqa: PLR1730  # max() is a call, and this is met by every request
                 mux.last = highest
@@ -229,7 +240,7 @@ class Branch:
 
     def _flush(self) -> None:
         try:
-            if not self._outlet.flush():
+            if not self.outlet.flush():
                 return
         except OSError:
             self._broken()
@@ -239,10 +250,10 @@ class Branch:
 
     def _walk(self, data: bytearray, *, at: int, end: int) -> None:
         """Send runs of whole frames; those that are changed or refused go apart; keep the rest."""
-        if self._part is not None:
-            at = self._fill(self._part, data, at=at, end=end)
-        skipped = min(self._drop, end - at)
-        self._drop -= skipped
+        if self.part is not None:
+            at = self._fill(self.part, data, at=at, end=end)
+        skipped = min(self.drop, end - at)
+        self.drop -= skipped
         start = at = at + skipped
         while end - at >= HEADER_SIZE and self.alive:
             header = _head(data, at)
@@ -257,11 +268,11 @@ class Branch:
                 start = after
             at = after
         if at > end:
-            self._drop = at - end
+            self.drop = at - end
             return
         self._send(data, start=start, end=at)
         if at < end and self.alive:
-            self._part = data[at:end]
+            self.part = data[at:end]
 
     def _fill(self, part: bytearray, data: bytearray, *, at: int, end: int) -> int:
         """Complete the stored request from `data[at:end]`; returns where the next one begins."""
@@ -274,14 +285,14 @@ class Branch:
         check(header, REQUEST)
         size = header[0]
         if size > MAX_PAYLOAD:
-            self._part = None
-            self._drop = size
+            self.part = None
+            self.drop = size
             self._apart(part, header)
             return at
         more: int = min(HEADER_SIZE + size - len(part), end - at)
         part += memoryview(data)[at : at + more]
         if len(part) == HEADER_SIZE + size:
-            self._part = None
+            self.part = None
             self._walk(part, at=0, end=len(part))
         return at + more
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from caa.datapath.frames import RESPONSE, Malformed, Splitter, refusal, too_large
+from caa.datapath.handover import blob, number
 from caa.datapath.loop import BROKEN, IN, OUT
 from caa.datapath.pipe import Outlet
 from caa.datapath.tls import WANT
@@ -11,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from caa.datapath.handover import Fields
     from caa.datapath.loop import Loop
     from caa.datapath.sockets import Sock
 
@@ -53,6 +55,23 @@ class Channel:
         if self._outlet.waiting() > _UNREAD:
             self._loop.count("unread", "a peer of the control path does not read its answers")
             self._end()
+
+    def freeze(self) -> bytes:
+        """Stop reading and writing; returns what a successor needs beside the descriptor."""
+        self._loop.remove(self.fd)
+        part, skip = self._splitter.state()
+        return blob(1, part) + number(2, skip) + blob(3, self._outlet.rest or b"")
+
+    def thaw(self) -> None:
+        """Go on after `freeze`."""
+        if self.fd >= 0:
+            self._loop.add(self.fd, IN | OUT * (self._outlet.rest is not None), handler=self._ready, crash=self._end)
+
+    def resume(self, state: Fields) -> None:
+        """Go on where the predecessor's was frozen."""
+        self._splitter.resume(state.blob(1), state.number(2))
+        if state.blob(3):
+            self.send(state.blob(3))
 
     def close(self) -> None:
         """End the connection without calling the owner; again is fine."""

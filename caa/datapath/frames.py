@@ -237,6 +237,15 @@ class Splitter:
         self._part = bytearray()
         self._skip = 0
 
+    def state(self) -> tuple[bytes, int]:
+        """The beginning of a frame that is not whole, and the bytes still to come of one that is dropped."""
+        return bytes(self._part), self._skip
+
+    def resume(self, part: bytes, skip: int) -> None:
+        """Go on where another one was."""
+        self._part[:] = part
+        self._skip = skip
+
     def feed(self, data: Buffer) -> list[tuple[int, bytes | int]]:
         """(stream, whole frame) for each frame; (stream, size) for one beyond the limit, whose body is dropped.
 

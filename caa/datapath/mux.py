@@ -46,12 +46,9 @@ class Mux:
     __slots__ = (
         "_held",
         "_lost",
-        "_owner",
-        "_part",
         "_read",
         "_sock",
         "_tls",
-        "_to",
         "branches",
         "calls",
         "closed",
@@ -63,8 +60,11 @@ class Mux:
         "loop",
         "notes",
         "outlet",
+        "owner",
+        "part",
         "skip",
         "stopped",
+        "to",
         "watch",
         "write",
     )
@@ -72,12 +72,13 @@ class Mux:
     def __init__(
         self,
         loop: Loop,
-        sock: Sock,
+        sock: Sock | None,
         *,
         tls: TlsObject | None,
         watch: Watch | None,
         lost: Callable[[str], object],
     ) -> None:
+        """Without a `sock`, as after a hand-over, it waits for `connect`."""
         self.loop = loop
         self.watch = watch
         self.branches: list[Branch] = []
@@ -89,15 +90,19 @@ class Mux:
         self.notes = False  # `note_all` wants to see the requests that go on as they are
         self.stopped = False  # nothing more can be sent for the moment
         self.closed = False
-        self._owner: Branch | None = None
+        self.owner: Branch | None = None
         self._lost = lost
         self._held: set[Branch] = set()
-        self._to: Branch | None = None  # who gets the rest of the frame that is under way
+        self.to: Branch | None = None  # who gets the rest of the frame that is under way
         self.skip = 0  # bytes of it still to come
-        self._part = b""  # the beginning of a header
-        self._connect(sock, tls)
+        self.part = b""  # the beginning of a header
+        self.fd = -1
+        self.outlet = Outlet(loop, None, tls=None)
+        self._read: Callable[[memoryview], int] = len  # nobody calls it before `connect`
+        if sock is not None:
+            self.connect(sock, tls)
 
-    def _connect(self, sock: Sock, tls: TlsObject | None) -> None:
+    def connect(self, sock: Sock, tls: TlsObject | None) -> None:
         """Use this upstream connection."""
         self.outlet = Outlet(self.loop, sock, tls=tls)
         self.write = self.outlet.write
@@ -154,7 +159,7 @@ class Mux:
         if self.direct is branch:
             return True
         if not self.last:
-            self.direct = self._owner = branch
+            self.direct = self.owner = branch
             return True
         if self.identity == _ALL:
             self.direct = None
@@ -197,7 +202,7 @@ class Mux:
 
     def within(self, branch: Branch) -> bool:
         """Whether `branch` has got a part of a frame only, so that nothing may be put in now."""
-        return self._to is branch and self.skip > 0
+        return self.to is branch and self.skip > 0
 
     def hold(self, branch: Branch) -> None:
         """A branch does not read its answers: read no more of them until it does."""
@@ -229,10 +234,10 @@ class Mux:
     def detach(self, branch: Branch) -> None:
         """Forget a branch that is gone; what was meant for it is dropped from now on."""
         self.branches.remove(branch)
-        if self._owner is branch:
-            self._owner = self.direct = None
-        if self._to is branch:
-            self._to = None
+        if self.owner is branch:
+            self.owner = self.direct = None
+        if self.to is branch:
+            self.to = None
         for stream in [stream for stream, (asker, _) in self.calls.items() if asker is branch]:
             del self.calls[stream]
         self.release(branch)
@@ -275,16 +280,16 @@ class Mux:
         """Pass on what was read. The first two cases are nearly all there is."""
         if got <= self.skip:
             self.skip -= got
-            if self._to is not None:
-                self._to.deliver(buffer[:got])
+            if self.to is not None:
+                self.to.deliver(buffer[:got])
             return
-        if not self.skip and not self._part:
+        if not self.skip and not self.part:
             at = scan_answers(self.loop.raw, got, identity=self.identity)
             if at >= got:
-                self._to = self._owner
+                self.to = self.owner
                 self.skip = at - got
-                if self._owner is not None:
-                    self._owner.deliver(buffer[:got])
+                if self.owner is not None:
+                    self.owner.deliver(buffer[:got])
                 return
         try:
             self._walk(buffer[:got])
@@ -313,13 +318,13 @@ class Mux:
 
     def _walk(self, data: memoryview) -> None:
         """Pass on runs of bytes for the same branch; what is left of a header waits in `_part`."""
-        if self._part:
-            data = memoryview(bytearray(self._part) + data)
-            self._part = b""
+        if self.part:
+            data = memoryview(bytearray(self.part) + data)
+            self.part = b""
         start, end = 0, len(data)
         at = min(self.skip, end)
         self.skip -= at
-        to = self._to
+        to = self.to
         while end - at >= HEADER_SIZE:
             header = _head(data, at)
             check(header, RESPONSE)
@@ -332,17 +337,17 @@ class Mux:
             if size > MAX_PAYLOAD:
                 self._shorten(to, _head(data, start))
                 start, to = min(at, end), None
-        self._to = to
+        self.to = to
         if at > end:
             self.skip, at = at - end, end
         self._give(to, data[start:at])
         if at < end:
-            self._part = data[at:].tobytes()
+            self.part = data[at:].tobytes()
 
     def _asker(self, data: memoryview, at: int, *, stream: int) -> Branch | None:
         """Who made the call; its own id is put back. None when it is gone."""
         if stream <= self.identity:
-            return self._owner
+            return self.owner
         branch, own = self.calls.pop(stream, (None, 0))
         if branch is not None:
             pack_into(">I", data, at + 4, own)
@@ -356,5 +361,5 @@ class Mux:
         """An answer beyond the limit: the caller hears why it gets none, the body is dropped as it comes."""
         self.loop.count("too large")
         if to is not None:
-            self.skip, self._to = 0, None
+            self.skip, self.to = 0, None
             to.refuse(header[1], too_large(header[0]))

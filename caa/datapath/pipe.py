@@ -28,10 +28,14 @@ class Outlet:
 
     __slots__ = ("_loop", "fd", "rest", "write")
 
-    def __init__(self, loop: Loop, sock: Sock, *, tls: TlsObject | None) -> None:
+    def __init__(self, loop: Loop, sock: Sock | None, *, tls: TlsObject | None) -> None:
+        """Without a `sock` there is no connection yet, and nothing may be written."""
         self._loop = loop
-        self.fd = sock.fileno()
-        self.write: Callable[[bytes | bytearray | memoryview], int] = sock.send if tls is None else tls.write
+        self.fd = -1
+        self.write: Callable[[bytes | bytearray | memoryview], int] = _nowhere
+        if sock is not None:
+            self.fd = sock.fileno()
+            self.write = sock.send if tls is None else tls.write
         self.rest: bytearray | None = None
 
     def send(self, data: bytes | bytearray | memoryview) -> bool:
@@ -71,6 +75,10 @@ class Outlet:
     def waiting(self) -> int:
         """Bytes that are kept."""
         return 0 if self.rest is None else len(self.rest)
+
+
+def _nowhere(_data: bytes | bytearray | memoryview) -> int:
+    raise ConnectionError("there is no connection to write to")
 
 
 def reader(sock: Sock, tls: TlsObject | None) -> Callable[[memoryview], int]:

@@ -86,7 +86,7 @@ class SessionBranch(Branch):
             return
         self._hang_up()
         self.session.cut()
-        self._outlet.rest = None
+        self.outlet.rest = None
         self._expiry = self._mux.loop.later(self._keep, self._expire)
         self._let_go()
 
@@ -116,7 +116,7 @@ class SessionBranch(Branch):
 
     def _emit(self, out: Buffer) -> None:
         try:
-            if not self._outlet.send(out):
+            if not self.outlet.send(out):
                 self._mux.hold(self)
         except OSError:
             self._broken()
@@ -132,14 +132,14 @@ class SessionBranch(Branch):
         """Write a control frame, which holds up nobody; whether the link still stands."""
         if data and self.fd >= 0:
             try:
-                self._outlet.send(data)
+                self.outlet.send(data)
             except OSError:
                 self._broken()
         return self.fd >= 0
 
     def _drain(self) -> None:
         """Send again what the peer lacks, as far as the link takes it."""
-        while self.fd >= 0 and self._outlet.rest is None:
+        while self.fd >= 0 and self.outlet.rest is None:
             block = self.session.next()
             if block is None:
                 break
@@ -147,7 +147,7 @@ class SessionBranch(Branch):
 
     def _flush(self) -> None:
         try:
-            done = self._outlet.flush()
+            done = self.outlet.flush()
         except OSError:
             self._broken()
             return
@@ -157,7 +157,7 @@ class SessionBranch(Branch):
 
     def _let_go(self) -> None:
         """Read the agent again, as far as there is room: when full, to the end of the frame under way."""
-        if self.fd >= 0 and self._outlet.rest is not None:
+        if self.fd >= 0 and self.outlet.rest is not None:
             return
         if self.session.full:
             self._trunk.brake(self)
@@ -185,7 +185,7 @@ class SessionBranch(Branch):
             self._stirred = True
             self._clock.stir(self)
         at = 0
-        if mux.direct is self and self._part is None and not self._drop and not session.part:
+        if mux.direct is self and self.part is None and not self.drop and not session.part:
             at, highest = scan_requests(raw, got, watch=mux.watch)
         if at == got:
             if highest > mux.last:  # noqa: PLR1730  # max() is a call

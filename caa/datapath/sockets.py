@@ -55,7 +55,7 @@ class Listener:
     `uids` limits who may connect to a unix socket. Without descriptors left it rests a moment instead of spinning.
     """
 
-    __slots__ = ("_accepted", "_loop", "_path", "_sock", "_uids", "fd")
+    __slots__ = ("_accepted", "_frozen", "_loop", "_path", "_sock", "_uids", "fd")
 
     def __init__(self, loop: Loop, sock: Sock, *, accepted: Callable[[Sock], object]) -> None:
         self._loop = loop
@@ -63,6 +63,7 @@ class Listener:
         self._accepted = accepted
         self._path = ""
         self._uids: frozenset[int] | None = None
+        self._frozen = False
         self.fd = sock.fileno()
         loop.add(self.fd, IN, handler=self._ready, crash=self._crashed)
 
@@ -74,6 +75,22 @@ class Listener:
         self.fd = -1
         if self._path:
             unlink(self._path)
+
+    def freeze(self) -> None:
+        """Accept nobody; who connects waits in the kernel."""
+        self._frozen = True
+        self._loop.remove(self.fd)
+
+    def thaw(self) -> None:
+        """Accept again."""
+        self._frozen = False
+        if self.fd >= 0:
+            self._loop.add(self.fd, IN, handler=self._ready, crash=self._crashed)
+
+    def leave(self) -> None:
+        """Close our copy of a socket that somebody else listens on now; its file stays."""
+        self._path = ""
+        self.close()
 
     def guard(self, path: str, uids: frozenset[int]) -> None:
         """The socket file to remove at the end, and the users that may connect."""
@@ -115,8 +132,8 @@ class Listener:
             raise
 
     def _again(self) -> None:
-        if self.fd >= 0:
-            self._loop.ask(self.fd, IN)
+        if not self._frozen:
+            self.thaw()
 
 
 def peer_uid(sock: Sock) -> int:
@@ -153,6 +170,13 @@ def listen_unix(loop: Loop, path: str, *, accepted: Callable[[Sock], object]) ->
         unlink(fresh)
         raise
     listener = Listener(loop, sock, accepted=accepted)
+    listener.guard(path, allowed_uids())
+    return listener
+
+
+def inherit_unix(loop: Loop, fd: int, *, path: str, accepted: Callable[[Sock], object]) -> Listener:
+    """Go on with a listening socket that came from another process."""
+    listener = Listener(loop, Sock(fileno=fd), accepted=accepted)
     listener.guard(path, allowed_uids())
     return listener
 

@@ -79,24 +79,34 @@ class SessionMux(Mux):
     After a cut `go_on` takes the next link, `give_up` ends the waiting.
     """
 
-    __slots__ = ("_answered", "_clock", "_keeper", "_noted", "_stirred", "_wait", "session")
+    __slots__ = ("_clock", "_keeper", "_stirred", "_wait", "answered", "noted", "session")
 
-    def __init__(self, ground: Ground, sock: Sock, *, tls: TlsObject, session: Session, keeper: Keeper) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        sock: Sock | None,
+        *,
+        tls: TlsObject | None,
+        session: Session,
+        keeper: Keeper,
+    ) -> None:
+        """Without a `sock` it waits for `go_on`, as between two links."""
         self.session = session
         self._clock = ground.clock
         self._keeper = keeper
         self._stirred = False
         self._wait = b""  # the beginning of a frame that is not whole, not counted as received
-        self._answered: set[int] = set()  # calls answered here, whose answers are dropped
-        self._noted: set[int] = set()
+        self.answered: set[int] = set()  # calls answered here, whose answers are dropped
+        self.noted: set[int] = set()
         super().__init__(ground.loop, sock, tls=tls, watch=ground.watch, lost=keeper.lost)
         self.notes = True
-        self._start()
+        if sock is not None:
+            self._start()
 
     def go_on(self, sock: Sock, tls: TlsObject) -> None:
         """Use another link, over which the session has been resumed."""
         self.dark = False
-        self._connect(sock, tls)
+        self.connect(sock, tls)
         self._start()
 
     def give_up(self, why: str) -> None:
@@ -105,14 +115,14 @@ class SessionMux(Mux):
 
     def note(self, stream: int) -> None:
         """This call is a health check."""
-        self._noted.add(stream)
+        self.noted.add(stream)
 
     def note_all(self, data: bytearray, end: int) -> None:
         """Note the health checks among the requests in `data[:end]`, up to a number that no shim reaches.
 
         Behind the first few the walk goes on only where it can find one: every request of a busy pod is met here.
         """
-        at, seen, noted = 0, 0, self._noted
+        at, seen, noted = 0, 0, self.noted
         while at < end and len(noted) < _MANY:
             if seen == _MANY and data.find(CHECK, at, end) < 0:
                 break
@@ -124,7 +134,7 @@ class SessionMux(Mux):
 
     def _settle(self, end: int) -> None:
         """Take the answers of `loop.raw[:end]` out of what is noted."""
-        at, data, noted = 0, self.loop.raw, self._noted
+        at, data, noted = 0, self.loop.raw, self.noted
         while noted and at < end:
             size, stream, _, _ = _head(data, at)
             noted.discard(stream)
@@ -222,14 +232,14 @@ class SessionMux(Mux):
         if not self._stirred:
             self._stirred = True
             self._clock.stir(self)
-        if not skip and not self._answered:
+        if not skip and not self.answered:
             at = scan_answers(self.loop.raw, got, identity=self.identity)
             if at == got:
-                if self._noted:
+                if self.noted:
                     self._settle(got)
                 session.passed(got, 0)
-                if self._owner is not None:
-                    self._owner.deliver(buffer[:got])
+                if self.owner is not None:
+                    self.owner.deliver(buffer[:got])
                 if session.urgent:
                     self._attend()
                 return
@@ -254,7 +264,7 @@ class SessionMux(Mux):
             self._walk(run)
             return
         self.skip -= len(run)
-        self._give(self._to, run)
+        self._give(self.to, run)
 
     def _whole(self, got: int) -> int:
         """Where in the buffer the frame begins that has to wait for the rest of it."""
@@ -268,9 +278,9 @@ class SessionMux(Mux):
         return min(at, got)
 
     def _asker(self, data: memoryview, at: int, *, stream: int) -> Branch | None:
-        self._noted.discard(stream)
-        if stream in self._answered:
-            self._answered.discard(stream)
+        self.noted.discard(stream)
+        if stream in self.answered:
+            self.answered.discard(stream)
             return None
         return super()._asker(data, at, stream=stream)
 
@@ -293,6 +303,30 @@ class SessionMux(Mux):
     # The ends
 
     def _broken(self, why: str) -> None:
+        if self.fd >= 0:
+            self.darken(why)
+
+    def freeze(self) -> None:
+        """Let go of the link and of the shim's connections, as they are, for a successor; `thaw` takes them back."""
+        self._let_go()
+        for branch in self.branches:
+            branch.freeze()
+
+    def thaw(self) -> None:
+        """There is no successor after all."""
+        for branch in self.branches:
+            branch.thaw()
+        self.darken("the hand-over to another relay was broken off")
+
+    def darken(self, why: str) -> None:
+        """There is no link for the moment: dial."""
+        self._let_go()
+        self.dark = True
+        self._answer_checks()
+        self._go_on()
+        self._keeper.cut(why)
+
+    def _let_go(self) -> None:
         if self.fd < 0:
             return
         self._clock.remove(self)
@@ -301,17 +335,13 @@ class SessionMux(Mux):
         self.fd = -1
         self.outlet.rest = None
         self._wait = b""
-        self.dark = True
-        self._answer_checks()
-        self._go_on()
-        self._keeper.cut(why)
 
     def _answer_checks(self) -> None:
-        streams, self._noted = self._noted, set()
+        streams, self.noted = self.noted, set()
         for stream in streams:
             if stream <= self.identity:
-                branch, own = self._owner, stream
-                self._answered.add(stream)
+                branch, own = self.owner, stream
+                self.answered.add(stream)
             else:
                 branch, own = self.calls.pop(stream, (None, 0))
             if branch is not None:
