@@ -124,6 +124,12 @@ class InstanceTypeError(InvalidRequest):
     )
 
 
+class Misconfigured(ProviderError):
+    """What the operator set cannot work in this cloud: the message names the setting and what to set it to."""
+
+    code = Code.FAILED_PRECONDITION
+
+
 class CredentialsError(ProviderError):
     """The cloud does not accept our credentials or our permissions."""
 
@@ -144,10 +150,24 @@ class QuotaError(ProviderError):
 
 
 class ProviderUnavailable(ProviderError):
-    """Throttled, or the API does not answer; nothing is known to have been made."""
+    """Throttled, or the API does not answer; it is not known whether something was made."""
 
     code = Code.UNAVAILABLE
     retryable = True
+
+
+class Throttled(ProviderUnavailable):
+    """Refused because we ask too often; nothing was done. `retry_after` is in seconds, 0 where it is not said."""
+
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Gone(ProviderError):
+    """What the call names does not exist (any more, or not yet where a cloud is eventually consistent)."""
+
+    code = Code.NOT_FOUND
 
 
 class NotSupported(ProviderError):

@@ -68,7 +68,8 @@ class LaunchRequest:
 
     `name` is unique per sandbox: the same name asked for twice is the same instance. `token` is the idempotency token
     for clouds that take one. `instance_type` is already chosen ("" where the driver takes `sizing` as numbers).
-    `user_data` is the cloud-config document, not yet base64. `image` is "" for the configured default.
+    `user_data` is the cloud-config document, not yet base64. `image` is "" for the configured default. `namespace` and
+    `pod` are for the tags. `volumes` are disks of the cloud, by its ids, to attach in this order.
     """
 
     name: str
@@ -80,6 +81,9 @@ class LaunchRequest:
     sizing: Sizing = field(default_factory=Sizing)
     image: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+    namespace: str = ""
+    pod: str = ""
+    volumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +104,13 @@ class Capabilities:
 
     `user_data_limit` is in bytes, counted after base64 when `user_data_base64`; None means no limit.
     `sized_by_type`: the cloud has a catalogue of instance types; otherwise `Sizing` numbers are taken as they are.
+    `default_type` is what a pod gets that asks for nothing; it may always be asked for.
     """
 
     user_data_limit: int | None = None
     user_data_base64: bool = False
     sized_by_type: bool = True
+    default_type: str = ""
     name_limit: int = 63
     console: bool = False
     volumes: bool = False

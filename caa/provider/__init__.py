@@ -1,4 +1,13 @@
-"""The drivers' contract and what every driver needs: choosing a type, capacity errors, the registry, observation.
+"""The drivers' contract and what every driver needs, once.
 
-Read `contract.py` first. A driver's author also wants `caa.testing.provider_contract`, the contract as tests.
+Read `contract.py` first, then what a driver of a cloud is made of:
+
+- `requests`, `choose`, `capacity`   what is asked for: checked, sized, and tried in one place after the other
+- `ownership`, `addresses`           tags that say whose a resource is; which address counts
+- `pacing`, `waiting`, `threads`     calls of the cloud: how often, how long, where SDKs may block
+- `catalogue`                        instance types, kept on disk
+- `rows`                             settings that several drivers share
+- `registry`, `observed`             how the node finds a driver, and logs its calls
+
+A driver's author also wants `caa.testing.provider_contract`, the contract as tests.
 """

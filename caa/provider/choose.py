@@ -7,8 +7,8 @@ search over that order (the reference's) misses fits, because "large enough" is 
 
 from collections.abc import Iterable, Sequence
 
-from caa.errors import InstanceTypeError
-from caa.model.instance import InstanceType, Sizing
+from caa.errors import InstanceTypeError, Misconfigured
+from caa.model.instance import InstanceType, Sizing, Tee
 
 
 def choose(sizing: Sizing, types: Sequence[InstanceType], *, default: str) -> str:
@@ -35,6 +35,35 @@ def choose(sizing: Sizing, types: Sequence[InstanceType], *, default: str) -> st
 def first_fit(sizing: Sizing, types: Iterable[InstanceType]) -> InstanceType | None:
     """The first type, in our order, that is large enough; None when there is none."""
     return next((candidate for candidate in in_order(types) if _fits(sizing, candidate)), None)
+
+
+def fallbacks(chosen: str, wanted: Iterable[str], *, sizing: Sizing, types: Iterable[InstanceType]) -> list[str]:
+    """The types to try in turn: the chosen one, then those of `wanted` (FALLBACK_TYPES) that fit the pod.
+
+    A pod that asked for its type by name gets no other.
+    """
+    if sizing.instance_type:
+        return [chosen]
+    by_name = {one.name: one for one in types}
+    fitting = [name for name in wanted if name in by_name and _fits(sizing, by_name[name])]
+    return list(dict.fromkeys([chosen, *fitting]))
+
+
+def offered(types: Iterable[InstanceType], *, confidential: bool) -> list[InstanceType]:
+    """The types that pods may get: with `confidential` only those with a TEE, so that none is chosen without."""
+    return [one for one in types if one.tees or not confidential]
+
+
+def tee_of(chosen: str, types: Iterable[InstanceType]) -> Tee:
+    """The TEE of the chosen type. Raises `Misconfigured`: a confidential pod VM never becomes an ordinary one."""
+    found = next((one for one in types if one.name == chosen), None)
+    if found is None or not found.tees:
+        why = "has no TEE here" if found else "is not in the cloud's catalogue, so nothing proves that it has a TEE"
+        raise Misconfigured(
+            f"DISABLECVM is false, and the instance type {chosen} {why}: "
+            "choose a type with a TEE, or set DISABLECVM=true"
+        )
+    return min(found.tees)
 
 
 def in_order(types: Iterable[InstanceType]) -> list[InstanceType]:

@@ -80,6 +80,8 @@ class Launch:
             instance_type=await self._instance_type(record.pod.sizing),
             sizing=record.pod.sizing,
             image=record.pod.image,
+            namespace=record.pod.pod_namespace,
+            pod=record.pod.pod_name,
         )
         instance = await self.provider.create(request)
         if not instance.id or not instance.addresses:
@@ -91,7 +93,7 @@ class Launch:
         if not self.provider.capabilities.sized_by_type or asked == Sizing(gpu_model=asked.gpu_model):
             return ""
         types = await self.provider.instance_types()
-        return choose(asked, types, default=types[0].name if types else "")
+        return choose(asked, types, default=self.provider.capabilities.default_type or (types[0].name if types else ""))
 
     async def down(self, record: Sandbox) -> None:
         """Without an id the cloud's answer was lost, or never came: what carries our name is ours."""

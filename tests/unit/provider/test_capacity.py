@@ -2,8 +2,8 @@
 
 import pytest
 
-from caa.errors import CapacityError, InvalidRequest, ProviderError, ProviderUnavailable, QuotaError
-from caa.provider.capacity import ErrorCodes, Place, classified, first_with_room, places
+from caa.errors import CapacityError, InvalidRequest, ProviderError, ProviderUnavailable, QuotaError, Throttled
+from caa.provider.capacity import ErrorCodes, FullPlaces, Place, classified, first_with_room, places
 
 CODES = ErrorCodes(
     capacity=frozenset({"InsufficientInstanceCapacity"}),
@@ -18,7 +18,7 @@ CODES = ErrorCodes(
     [
         ("InsufficientInstanceCapacity", CapacityError, True),
         ("VcpuLimitExceeded", QuotaError, False),
-        ("RequestLimitExceeded", ProviderUnavailable, True),
+        ("RequestLimitExceeded", Throttled, True),
         ("InvalidAMIID.NotFound", InvalidRequest, False),
         ("Surprise", ProviderError, False),
     ],
@@ -75,3 +75,50 @@ async def test_no_place_at_all_is_an_error() -> None:
 
     with pytest.raises(InvalidRequest, match="empty"):
         await first_with_room([], attempt)
+
+
+def test_a_remedy_follows_the_clouds_own_words() -> None:
+    codes = ErrorCodes(invalid=frozenset({"NoImage"}), remedies={"NoImage": "set IMAGE to one that exists"})
+    assert str(classified("NoImage", "no such image", codes=codes)) == (
+        "NoImage: no such image; set IMAGE to one that exists"
+    )
+
+
+def test_what_the_cloud_says_about_waiting_is_kept() -> None:
+    error = classified("RequestLimitExceeded", "slow down", codes=CODES, retry_after=7)
+    assert isinstance(error, Throttled)
+    assert error.retry_after == 7
+
+
+def test_the_other_way_to_buy_comes_last() -> None:
+    found = places(["a", "b", "a"], ["1"], spot=(True, False))
+    assert [str(one) for one in found] == ["a in 1 (spot)", "b in 1 (spot)", "a in 1", "b in 1"]
+
+
+async def test_a_full_place_is_passed_over_for_a_time() -> None:
+    time = [0.0]
+    full = FullPlaces(180, lambda: time[0])
+    tried: list[str] = []
+
+    async def attempt(place: Place) -> str:
+        tried.append(place.zone)
+        if place.zone == "1":
+            raise CapacityError("full")
+        return place.zone
+
+    candidates = places(["t"], ["1", "2"])
+    for _ in range(2):
+        assert await first_with_room(candidates, attempt, full=full) == "2"
+    time[0] = 181
+    assert await first_with_room(candidates, attempt, full=full) == "2"
+    assert tried == ["1", "2", "2", "1", "2"]
+
+
+async def test_when_all_are_known_full_one_is_asked_again() -> None:
+    time = [0.0]
+    full = FullPlaces(180, lambda: time[0])
+    candidates = places(["t"], ["1", "2", "3"])
+    for place in (candidates[1], candidates[0], candidates[2]):
+        full.add(place)
+        time[0] += 1
+    assert full.without(candidates) == [candidates[1]]

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caa.errors import Code, InstanceTypeError
-from caa.model.instance import InstanceType, Sizing
-from caa.provider.choose import choose, first_fit, in_order
+from caa.errors import Code, InstanceTypeError, Misconfigured
+from caa.model.instance import InstanceType, Sizing, Tee
+from caa.provider.choose import choose, fallbacks, first_fit, in_order, offered, tee_of
 
 
 def kind(name: str, vcpus: int, memory_mib: int, gpus: int = 0) -> InstanceType:
@@ -156,3 +156,28 @@ def test_a_fit_is_found_exactly_when_one_exists(asked: Sizing, types: list[Insta
     else:
         assert fit in fitting
         assert (fit.gpus, fit.memory_mib) == min((one.gpus, one.memory_mib) for one in fitting)
+
+
+PLAIN = InstanceType(name="m5.large", vcpus=2, memory_mib=8192)
+SNP = InstanceType(name="m6a.large", vcpus=2, memory_mib=8192, tees=frozenset({Tee.SNP}))
+BIG = InstanceType(name="m6a.xlarge", vcpus=4, memory_mib=16384, tees=frozenset({Tee.SNP}))
+
+
+def test_fallbacks_are_those_that_fit_in_the_operators_order() -> None:
+    wanted, types = ["m6a.xlarge", "unknown", "m5.large", "m6a.large"], [PLAIN, SNP, BIG]
+    assert fallbacks("m6a.large", wanted, sizing=Sizing(vcpus=4), types=types) == ["m6a.large", "m6a.xlarge"]
+    assert fallbacks("m6a.large", wanted, sizing=Sizing(), types=types) == ["m6a.large", "m6a.xlarge", "m5.large"]
+    assert fallbacks("m6a.large", wanted, sizing=Sizing(instance_type="m6a.large"), types=types) == ["m6a.large"]
+
+
+def test_a_confidential_pod_gets_only_types_with_a_tee() -> None:
+    assert offered([PLAIN, SNP], confidential=True) == [SNP]
+    assert offered([PLAIN, SNP], confidential=False) == [PLAIN, SNP]
+    assert tee_of("m6a.large", [PLAIN, SNP]) is Tee.SNP
+
+
+@pytest.mark.parametrize(("name", "why"), [("m5.large", "has no TEE here"), ("t9.huge", "catalogue")])
+def test_a_confidential_pod_vm_never_becomes_an_ordinary_one(name: str, why: str) -> None:
+    with pytest.raises(Misconfigured, match=why) as caught:
+        tee_of(name, [PLAIN, SNP])
+    assert "DISABLECVM" in str(caught.value)

@@ -1,0 +1,118 @@
+"""One budget of calls: the rate holds, who comes first goes first, Retry-After stops everybody."""
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from caa.errors import InvalidRequest, ProviderUnavailable, Throttled
+from caa.provider.pacing import Pacing, Rate
+from caa.testing.clock import FakeClock
+
+RATE = Rate(per_second=10, burst=5, creates=2)
+
+
+async def test_a_burst_then_the_rate() -> None:
+    clock = FakeClock(0)
+    pacing = Pacing(RATE, clock)
+    times = []
+
+    async def one() -> None:
+        await pacing.turn()
+        times.append(round(clock.now(), 3))
+
+    await asyncio.gather(*(one() for _ in range(15)))
+    assert times[:5] == [0.0] * 5
+    assert times[5:] == [round(0.1 * n, 3) for n in range(1, 11)]
+
+
+async def test_who_comes_first_goes_first() -> None:
+    clock = FakeClock(0)
+    pacing = Pacing(Rate(per_second=1, burst=1, creates=1), clock)
+    order = []
+
+    async def one(number: int) -> None:
+        await pacing.turn()
+        order.append(number)
+
+    await asyncio.gather(*(one(number) for number in range(20)))
+    assert order == list(range(20))
+
+
+async def test_retry_after_holds_everybody_and_the_rate_holds_after_it() -> None:
+    clock = FakeClock(0)
+    pacing = Pacing(RATE, clock)
+    times = []
+
+    async def one() -> None:
+        await pacing.turn()
+        times.append(round(clock.now(), 3))
+
+    waiting = [asyncio.ensure_future(one()) for _ in range(8)]
+    await asyncio.sleep(0)
+    pacing.hold(30)
+    waiting += [asyncio.ensure_future(one()) for _ in range(4)]
+    await asyncio.gather(*waiting)
+    late = [time for time in times if time > 0]
+    assert min(late) >= 30
+    assert all(later - earlier >= 0.099 for earlier, later in pairwise(late))
+
+
+async def test_a_throttled_call_comes_again_when_the_cloud_said() -> None:
+    clock = FakeClock(0)
+    pacing = Pacing(RATE, clock)
+    answers = [Throttled("slow", retry_after=7), Throttled("slow", retry_after=9), None]
+    times = []
+
+    async def attempt() -> str:
+        times.append(round(clock.now()))
+        if (error := answers.pop(0)) is not None:
+            raise error
+        return "done"
+
+    assert await pacing.call(attempt) == "done"
+    assert times == [0, 7, 16]
+
+
+async def test_the_last_try_tells() -> None:
+    clock = FakeClock(0)
+    count = 0
+
+    async def attempt() -> None:
+        nonlocal count
+        count += 1
+        raise ProviderUnavailable("no answer")
+
+    with pytest.raises(ProviderUnavailable, match="no answer"):
+        await Pacing(RATE, clock).call(attempt, tries=3)
+    assert count == 3
+    assert clock.now() == 1.5  # 0.5 + 1
+
+
+async def test_other_errors_are_not_repeated() -> None:
+    count = 0
+
+    async def attempt() -> None:
+        nonlocal count
+        count += 1
+        raise InvalidRequest("never")
+
+    with pytest.raises(InvalidRequest):
+        await Pacing(RATE, FakeClock()).call(attempt)
+    assert count == 1
+
+
+async def test_creates_at_once_are_bounded() -> None:
+    pacing = Pacing(RATE, FakeClock())
+    running = most = 0
+
+    async def create() -> None:
+        nonlocal running, most
+        async with pacing.creating():
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0)
+            running -= 1
+
+    await asyncio.gather(*(create() for _ in range(10)))
+    assert most == 2
