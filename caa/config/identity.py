@@ -11,6 +11,15 @@ CLOUD_PROVIDER: Setting[str] = Setting(
     default="local",
     help="The driver that makes pod VMs. `local` runs them as processes of this machine, without isolation.",
 )
+FORGET_PROVIDER: Setting[str] = Setting(
+    name="forget_provider",
+    env="FORGET_PROVIDER",
+    flag="forget-provider",
+    kind=matching(r"([a-z][a-z0-9_-]{0,62})?", "a driver's name such as aws, azure, gcp, libvirt or local, or nothing"),
+    default="",
+    help="Give up the pods that this other provider runs for this node, which otherwise keep a changed CLOUD_PROVIDER "
+    "from starting; their pod VMs are named in the log and left to you.",
+)
 CLUSTER_ID: Setting[str] = Setting(
     name="cluster_id",
     env="CAA_CLUSTER_ID",
@@ -51,6 +60,7 @@ RUNTIMECLASS_NAME: Setting[str] = Setting(
 
 IDENTITY_ROWS: tuple[AnySetting, ...] = (
     CLOUD_PROVIDER,
+    FORGET_PROVIDER,
     CLUSTER_ID,
     NODE_NAME,
     POD_UID,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
+from caa.model.ids import SandboxId
 from caa.model.instance import IPAddress
 
 IPInterface = IPv4Interface | IPv6Interface
@@ -59,3 +60,24 @@ class Tunnel:
     port: int
     worker: IPInterface
     mtu: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whose:
+    """Which pod a tunnel is for; the names are "" where they are not known."""
+
+    sandbox: SandboxId
+    pod_name: str = ""
+    pod_namespace: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A worker's half of a pod network as it was found. `peer` is the pod VM's address; `whose` is None for one that
+    an earlier version built, which wrote nothing on it."""
+
+    netns: str
+    network: PodNetwork
+    tunnel: Tunnel
+    peer: IPAddress
+    whose: Whose | None = None

@@ -38,7 +38,8 @@ class Sandbox:
     """The record of one sandbox. It is saved before each act, so that its steps can be undone from it alone.
 
     `reached` is the name of the last step that was begun ("" for none): everything after it was never touched.
-    `owner` is whose tags the instance has got, for a node that bears another name since.
+    `owner` is whose tags the instance has got, for a node that bears another name since; `provider` is the driver that
+    made it, "" for one of an earlier version.
     """
 
     id: SandboxId
@@ -55,3 +56,4 @@ class Sandbox:
     tunnel: Tunnel | None = None
     error: str = ""
     owner: Owner | None = None
+    provider: str = ""

@@ -124,7 +124,7 @@ def _delete_link(op: ops.DeleteLink, netlink: Netlink) -> bool:
 
 
 def _change_link(op: ops.ChangeLink, netlink: Netlink) -> bool:
-    body = m.link_change(_index(netlink, op.device, op=op), up=op.up, mtu=op.mtu, hwaddr=op.hwaddr)
+    body = m.link_change(_index(netlink, op.device, op=op), up=op.up, mtu=op.mtu, hwaddr=op.hwaddr, alias=op.alias)
     return _send(netlink, op, kind=m.RTM_NEWLINK, body=body)
 
 

@@ -58,6 +58,7 @@ class Link:
     up: bool = False
     loopback: bool = False
     vxlan: Vxlan | None = None
+    alias: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,12 +134,16 @@ def new_vxlan(name: str, vxlan: Vxlan, *, netns: int, mtu: int, hwaddr: str = ""
     return body + nested(18, text(1, "vxlan"), data)
 
 
-def link_change(index: int, *, up: bool | None = None, mtu: int | None = None, hwaddr: str = "") -> bytes:
+def link_change(
+    index: int, *, up: bool | None = None, mtu: int | None = None, hwaddr: str = "", alias: str = ""
+) -> bytes:
     """Change the interface `index`; what is None or "" stays as it is."""
     flags = IFF_UP if up else 0
     body = _LINK.pack(AF_UNSPEC, 0, index, flags, 0 if up is None else IFF_UP)
     if mtu is not None:
         body += u32(4, mtu)
+    if alias:
+        body += text(20, alias)
     return body + attribute(1, packed_mac(hwaddr)) if hwaddr else body
 
 
@@ -167,6 +172,7 @@ def read_link(body: bytes) -> Link:
         up=bool(flags & IFF_UP),
         loopback=bool(flags & IFF_LOOPBACK),
         vxlan=_read_vxlan(info.get(2, b"")) if kind == "vxlan" else None,
+        alias=string(found.get(20)),
     )
 
 

@@ -58,13 +58,14 @@ class DeleteLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeLink:
-    """Change a link: up or down, MTU, hardware address. None and "" leave as it is."""
+    """Change a link: up or down, MTU, hardware address, alias. None and "" leave as it is."""
 
     side: Side
     device: str
     up: bool | None = None
     mtu: int | None = None
     hwaddr: str = ""
+    alias: str = ""
 
     def undo(self) -> None:
         return None

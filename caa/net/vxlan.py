@@ -85,8 +85,8 @@ def check_peer(tunnel: Tunnel, peer: IPAddress) -> None:
 # --- the worker's half ----------------------------------------------------------------------------------------------
 
 
-def worker_plan(network: PodNetwork, tunnel: Tunnel, *, peer: IPAddress, present: Present) -> list[Op]:
-    """What is still to do for the worker's half; only repairs when it stands already."""
+def worker_plan(network: PodNetwork, tunnel: Tunnel, *, peer: IPAddress, present: Present, label: str = "") -> list[Op]:
+    """What is still to do for the worker's half; only repairs when it stands already. `label` becomes its alias."""
     check_peer(tunnel, peer)
     link = present.link(WORKER_DEVICE)
     keep = link is not None and _same(link, tunnel, local=tunnel.worker.ip, remote=peer)
@@ -100,7 +100,7 @@ def worker_plan(network: PodNetwork, tunnel: Tunnel, *, peer: IPAddress, present
             )
         plan.append(_vxlan(WORKER_DEVICE, tunnel, local=tunnel.worker.ip, remote=peer))
         plan.append(NoLinkLocal(side=Side.POD, device=WORKER_DEVICE))
-    plan.append(ChangeLink(side=Side.POD, device=WORKER_DEVICE, up=True))
+    plan.append(ChangeLink(side=Side.POD, device=WORKER_DEVICE, up=True, alias=label))
     for device, target in ((WORKER_DEVICE, network.interface), (network.interface, WORKER_DEVICE)):
         plan += _redirect(device, target, present=present, keep=keep)
     return plan

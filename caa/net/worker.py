@@ -6,14 +6,15 @@ a connect and a later disconnect of the same pod in order even when the caller w
 
 import asyncio
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 from caa.errors import ConfigError, NetworkError
 from caa.model.instance import IPAddress
-from caa.model.network import PodNetwork, Tunnel
-from caa.net import apply, nft, spaces, vxlan
+from caa.model.network import PodNetwork, Standing, Tunnel, Whose
+from caa.net import apply, label, nft, spaces, standing, vxlan
 from caa.net.codec import KernelRefused
 from caa.net.inspect import Underlay, check_held, host_underlay, pod_network
 from caa.net.netlink import Netlink
@@ -24,11 +25,17 @@ T = TypeVar("T")
 class VxlanNetworking:
     """Pod networks over VXLAN. `start` first, `close` at the end; tunnels outlive both.
 
-    `host_interface` is "" for the interface of the default route. Ids count from `vxlan_min_id`.
+    `host_interface` is "" for the interface of the default route. Ids count from `vxlan_min_id`. `folders` are where
+    pods' namespaces are.
     """
 
     def __init__(
-        self, *, host_interface: str = "", vxlan_port: int = vxlan.PORT, vxlan_min_id: int = vxlan.MIN_ID
+        self,
+        *,
+        host_interface: str = "",
+        vxlan_port: int = vxlan.PORT,
+        vxlan_min_id: int = vxlan.MIN_ID,
+        folders: Sequence[Path] = standing.FOLDERS,
     ) -> None:
         if not 0 < vxlan_port < 1 << 16:
             raise ConfigError(f"VXLAN_PORT {vxlan_port} is not between 1 and 65535")
@@ -37,6 +44,7 @@ class VxlanNetworking:
         self._host_interface = host_interface
         self._port = vxlan_port
         self._min_id = vxlan_min_id
+        self._folders = tuple(folders)
         self._closed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="net")
 
@@ -61,23 +69,29 @@ class VxlanNetworking:
         underlay = await self._do(self._underlay)
         return vxlan.tunnel(index, network, underlay=underlay, port=self._port, min_id=self._min_id)
 
-    async def connect(self, netns: str, *, network: PodNetwork, tunnel: Tunnel, peer: IPAddress) -> None:
+    async def connect(self, netns: str, *, network: PodNetwork, tunnel: Tunnel, peer: IPAddress, whose: Whose) -> None:
         """Build the worker's half towards the pod VM `peer`. Twice is once; a failure leaves nothing."""
         vxlan.check_peer(tunnel, peer)
-        await self._do(lambda: self._connect(netns, network, tunnel=tunnel, peer=peer))
+        alias = label.label(whose)
+        await self._do(lambda: self._connect(netns, network, tunnel=tunnel, peer=peer, alias=alias))
 
     async def disconnect(self, netns: str, tunnel: Tunnel) -> None:
         """Undo `connect`; the namespace may be long gone (its end takes the tunnel with it)."""
         await self._do(lambda: _disconnect(netns, tunnel))
 
+    async def standing(self) -> Sequence[Standing]:
+        """Every worker's half that is there, found by looking into the namespaces of `folders`."""
+        return await self._do(lambda: standing.find(self._folders, port=self._port, min_id=self._min_id))
+
     def _underlay(self) -> Underlay:
         with Netlink.open() as host:
             return host_underlay(spaces.look(host), self._host_interface)
 
-    def _connect(self, netns: str, network: PodNetwork, *, tunnel: Tunnel, peer: IPAddress) -> None:
+    def _connect(self, netns: str, network: PodNetwork, *, tunnel: Tunnel, peer: IPAddress, alias: str) -> None:
         with spaces.opened(netns) as both:
             check_held(both.host.addresses(), tunnel.worker.ip)
-            plan = vxlan.worker_plan(network, tunnel, peer=peer, present=spaces.present(both.pod))
+            present = spaces.present(both.pod)
+            plan = vxlan.worker_plan(network, tunnel, peer=peer, present=present, label=alias)
             try:
                 apply.apply(plan, both)
             except KernelRefused as error:

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from caa.config import node, relay
+from caa.config import identity, node, relay
 from caa.config.lifetimes import DRAIN_GRACE
 from caa.config.load import Loaded, Settings
 from caa.errors import ConfigError
@@ -26,6 +26,7 @@ from caa.node.probe import Probe
 from caa.node.reload import Read, Reload
 from caa.node.reload import watch as watch_settings
 from caa.node.stops import StopFiles, stop_recorded, watch
+from caa.sandbox import strangers
 from caa.wire.server import Server
 
 log = structlog.get_logger(__name__)
@@ -89,8 +90,13 @@ class _Daemon:
     changed: asyncio.Event = field(default_factory=asyncio.Event)  # told when settings have changed
 
     async def run(self, stack: AsyncExitStack) -> None:
-        stops = StopFiles(self.settings[relay.STATE_DIR], kept=self.parts.store.set_aside is not None)
+        incomplete = bool(self.parts.store.incomplete)
+        stops = StopFiles(self.settings[relay.STATE_DIR], kept=incomplete)
         await self.parts.service.load()
+        provider, forgotten = self.settings[identity.CLOUD_PROVIDER], self.settings[identity.FORGET_PROVIDER]
+        await strangers.settle(self.parts.service, provider, forgotten=forgotten)
+        if incomplete:
+            await self.parts.rebuild.spare_tunnels()
         await self.parts.recovery.at_once()
         await stop_recorded(self.parts.service, stops)
         await self._serve(stack, stops)
@@ -154,8 +160,9 @@ class _Daemon:
         await _tolerated("notrack rules", self.parts.networking.start)
         if self.settings[node.CLOUD_CONFIG_VERIFY]:
             await self._verify()
-        if stops.kept:  # the store was damaged; `watch` then acts on what was recorded meanwhile
-            await self.parts.rebuild.until_done()
+        if stops.kept:  # records may be missing; `watch` then acts on what was recorded meanwhile
+            await self.parts.rebuild.until_done(self.parts.store.incomplete)
+            await _tolerated("note that the store is complete", self.parts.store.mark_complete)
             stops.kept = False
         await self.parts.recovery.running()
         while True:

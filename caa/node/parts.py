@@ -82,7 +82,7 @@ async def assembled(settings: Settings) -> Parts:
     boot_data = UserData(certificates, budget, settings=guest)
     store = await _store(settings, clock)
     owner, booted, ledger = _owner(settings), boot_id(), NullLedger()
-    world = World(store=store, network=networking, links=links, boot_data=boot_data, owner=owner)
+    world = World(store=store, network=networking, links=links, boot_data=boot_data, owner=owner, provider=name)
     steps: list[Step] = [
         Own(ledger),
         Launch(provider, boot_data, owner),
@@ -102,16 +102,24 @@ async def assembled(settings: Settings) -> Parts:
         boot_data=boot_data,
         service=service,
         recovery=Recovery(service=service, links=links, provider=provider, owner=owner, boot_id=booted),
-        rebuild=Rebuild(service=service, links=links, provider=provider, owner=owner, clock=clock, boot_id=booted),
-        sweep=Sweep(provider=provider, store=store, owner=owner, clock=clock, rules=_gc_rules(settings)),
-        abandonment=Abandonment(
+        rebuild=Rebuild(
             service=service,
+            store=store,
+            network=networking,
             links=links,
-            witness=NullWitness(),
-            graces=_graces(settings),
-            now=asyncio.get_running_loop().time,
+            provider=provider,
+            owner=owner,
+            clock=clock,
+            boot_id=booted,
         ),
+        sweep=Sweep(provider=provider, store=store, owner=owner, clock=clock, rules=_gc_rules(settings)),
+        abandonment=_abandonment(settings, service, links=links),
     )
+
+
+def _abandonment(settings: Settings, service: SandboxService, *, links: RelayLinks) -> Abandonment:
+    now = asyncio.get_running_loop().time
+    return Abandonment(service=service, links=links, witness=NullWitness(), graces=_graces(settings), now=now)
 
 
 async def _store(settings: Settings, clock: Clock) -> SqliteStore:

@@ -89,10 +89,17 @@ class Recovery:
         if not running:
             return
         links = await _asked(self.links.list(), "the relay's links")
-        listed = await _asked(self.provider.list_owned(self.owner), "the cloud's instances")
-        instances = None if listed is None else {one.id for one in listed}
-        decisions = [(one, decide_running(one, links=links, instances=instances)) for one in running]
+        instances = {owner: await self._instances(owner) for owner in {self._owner(one) for one in running}}
+        decisions = [(one, decide_running(one, links=links, instances=instances[self._owner(one)])) for one in running]
         await asyncio.gather(*(self._compared(one, action) for one, action in decisions))
+
+    def _owner(self, record: Sandbox) -> Owner:
+        """Whose tags its instance has: those of before, when the node or the cluster is called otherwise since."""
+        return record.owner or self.owner
+
+    async def _instances(self, owner: Owner) -> Collection[InstanceId] | None:
+        listed = await _asked(self.provider.list_owned(owner), "the cloud's instances")
+        return None if listed is None else {one.id for one in listed}
 
     async def _compared(self, record: Sandbox, action: Action) -> None:
         await self._apply(record, action)

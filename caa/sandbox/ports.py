@@ -11,7 +11,7 @@ from typing import Protocol
 
 from caa.model.ids import SandboxId
 from caa.model.instance import IPAddress, Owner
-from caa.model.network import PodNetwork, Tunnel
+from caa.model.network import PodNetwork, Standing, Tunnel, Whose
 from caa.model.sandbox import PodSpec, Sandbox
 
 
@@ -33,6 +33,9 @@ class StateStore(Protocol):
     async def next_tunnel_index(self) -> int:
         """A number that was never given out before, from 0 up, across restarts."""
 
+    async def use_tunnel_index(self, index: int) -> None:
+        """`index` is in use, whoever gave it out: only larger ones are given out from now on."""
+
 
 class PodNetworking(Protocol):
     """The worker's half of a pod's network. Raises `NetworkError` or `InvalidInput`."""
@@ -43,11 +46,14 @@ class PodNetworking(Protocol):
     async def worker_tunnel(self, index: int, network: PodNetwork) -> Tunnel:
         """The tunnel to build: kind, VXLAN id, port, worker address and MTU. Builds nothing."""
 
-    async def connect(self, netns: str, *, network: PodNetwork, tunnel: Tunnel, peer: IPAddress) -> None:
-        """Build the worker's half towards the pod VM `peer`. Twice is once."""
+    async def connect(self, netns: str, *, network: PodNetwork, tunnel: Tunnel, peer: IPAddress, whose: Whose) -> None:
+        """Build the worker's half towards the pod VM `peer` and write on it whose it is. Twice is once."""
 
     async def disconnect(self, netns: str, tunnel: Tunnel) -> None:
         """Undo `connect`; the namespace may be long gone."""
+
+    async def standing(self) -> Sequence[Standing]:
+        """What `connect` has built and `disconnect` has not removed, found by looking, without any record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,10 +141,12 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """What the sandbox service itself needs; provider and ledger are known to the steps alone."""
+    """What the sandbox service itself needs; the driver and the ledger are known to the steps alone, `provider` is
+    the driver's name."""
 
     store: StateStore
     network: PodNetworking
     links: AgentLinks
     boot_data: BootData
     owner: Owner
+    provider: str = ""

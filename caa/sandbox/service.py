@@ -279,14 +279,24 @@ class SandboxService:
         """Take over a running sandbox of which the store knows nothing; False for one that is known. `StateError`."""
         if record.id in self._lives:
             return False
+        record = replace(record, owner=self._world.owner, provider=self._world.provider)
         life = self._lives[record.id] = Life(record, changed=self._notify)
         async with life.lock:
             try:
+                if record.tunnel is not None:
+                    await self._world.store.use_tunnel_index(record.tunnel.index)
                 await self._world.store.add(record)
             except BaseException:
                 del self._lives[record.id]
                 raise
+        self._notify()
         return True
+
+    async def forget_instance(self, sandbox: SandboxId) -> None:
+        """Stop a sandbox whose pod VM is out of reach for good; the VM itself is left alone. `StateError`."""
+        life = self._lives[sandbox]
+        life.record = replace(life.record, instance=None)
+        await self.stop(sandbox)
 
     def calls(self, sandbox: SandboxId) -> int:
         """How many CreateVMs and StartVMs have named the sandbox in this process."""

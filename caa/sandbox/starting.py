@@ -90,7 +90,7 @@ async def _prepared(record: Sandbox, world: World) -> Sandbox:
     network = record.network or await world.network.inspect(record.pod.netns)
     index = await world.store.next_tunnel_index()
     tunnel = await world.network.worker_tunnel(index, network)
-    return replace(record, network=network, tunnel=tunnel, owner=world.owner)
+    return replace(record, network=network, tunnel=tunnel, owner=world.owner, provider=world.provider)
 
 
 async def _undone(life: Life, world: World, *, steps: Sequence[Step], failure: CaaError) -> None:

@@ -12,6 +12,7 @@ import structlog
 
 from caa.errors import ProviderError, StateError
 from caa.model.instance import LaunchRequest, Owner, Sizing
+from caa.model.network import Whose
 from caa.model.sandbox import Sandbox
 from caa.provider.choose import choose
 from caa.provider.contract import Provider
@@ -134,8 +135,10 @@ class Connect:
     async def up(self, record: Sandbox, deadline: float | None) -> Sandbox:  # noqa: ARG002
         if record.network is None or record.tunnel is None or not record.addresses:
             raise StateError(f"the record of {record.id} lacks its network, tunnel or address")
+        pod = record.pod
+        whose = Whose(sandbox=record.id, pod_name=pod.pod_name, pod_namespace=pod.pod_namespace)
         await self.networking.connect(
-            record.pod.netns, network=record.network, tunnel=record.tunnel, peer=record.addresses[0]
+            pod.netns, network=record.network, tunnel=record.tunnel, peer=record.addresses[0], whose=whose
         )
         return record
 

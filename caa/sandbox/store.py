@@ -20,17 +20,20 @@ from caa.sandbox import records, store_file
 
 T = TypeVar("T")
 
+_USE_INDEX = "UPDATE counters SET next = max(next, ? + 1) WHERE name = 'tunnel_index'"
 _NEXT_INDEX = "UPDATE counters SET next = next + 1 WHERE name = 'tunnel_index' RETURNING next - 1"
 
 
 class SqliteStore:
     """`StateStore` in one file. Make it with `open_store`.
 
-    `set_aside` is where a damaged file went, None when there was none: records are missing then.
+    `set_aside` is where a damaged file went, None when there was none. `incomplete` says why records may be missing,
+    "" when none are.
     """
 
     def __init__(self, path: Path, opened: store_file.Opened, *, thread: ThreadPoolExecutor) -> None:
         self.set_aside = opened.set_aside
+        self.incomplete = opened.incomplete
         self._path = path
         self._connection = opened.connection
         self._thread = thread
@@ -62,6 +65,15 @@ class SqliteStore:
 
     async def next_tunnel_index(self) -> int:
         return int(await self._run(lambda db: db.execute(_NEXT_INDEX).fetchone()[0]))
+
+    async def use_tunnel_index(self, index: int) -> None:
+        await self._run(lambda db: db.execute(_USE_INDEX, (index,)).rowcount)
+
+    async def mark_complete(self) -> None:
+        """No record is missing any more, and the next process need not look for one."""
+        command = "INSERT INTO counters VALUES (?, 1) ON CONFLICT DO NOTHING"
+        await self._run(lambda db: db.execute(command, (store_file.COMPLETE,)).rowcount)
+        self.incomplete = ""
 
     async def close(self) -> None:
         """Close the file and give up the lock; a second call does nothing."""

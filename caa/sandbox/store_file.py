@@ -2,7 +2,8 @@
 
 A damaged file is renamed to `<name>.corrupt-<time>` and a new one begun; the records that are missing then are told
 from the world (`caa.sandbox.rebuild`). Its counter of tunnels is lost too: the new one begins far from where the old
-one can have been.
+one can have been. A new file cannot know whether pods run already: it counts as complete only once the world was asked
+and `mark_complete` was called, however often the process dies in between.
 """
 
 import fcntl
@@ -23,6 +24,7 @@ from caa.sandbox import records
 log = structlog.get_logger(__name__)
 
 SCHEMA_VERSION = 1
+COMPLETE = "complete"  # among the counters: no record is missing
 # One step a version: step N makes a file of version N from one of version N - 1.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -45,11 +47,13 @@ class _Damaged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The file, ready for use: `lock` is the descriptor that keeps others out, `set_aside` the damaged one's path."""
+    """The file, ready for use: `lock` is the descriptor that keeps others out, `set_aside` the damaged one's path.
+    `incomplete` says why records may be missing, "" when none are."""
 
     connection: sqlite3.Connection
     lock: int
     set_aside: Path | None
+    incomplete: str
 
 
 def opened(path: Path) -> Opened:
@@ -59,11 +63,23 @@ def opened(path: Path) -> Opened:
         path.parent.chmod(0o700)
         lock = _locked(path.with_name(path.name + ".lock"))
         try:
+            there = path.exists()
             connection, set_aside = _sound(path)
+            incomplete = _incomplete(connection, there=there, set_aside=set_aside)
         except BaseException:
             os.close(lock)
             raise
-        return Opened(connection, lock, set_aside)
+        return Opened(connection, lock, set_aside, incomplete)
+
+
+def _incomplete(connection: sqlite3.Connection, *, there: bool, set_aside: Path | None) -> str:
+    if connection.execute("SELECT count(*) FROM counters WHERE name = ?", (COMPLETE,)).fetchone() == (1,):
+        return ""
+    if set_aside is not None:
+        return f"the store was damaged and is set aside as {set_aside}"
+    if not there:
+        return "there was no store"
+    return "the store was made anew and the process ended before what runs was known"
 
 
 @contextmanager
@@ -179,5 +195,6 @@ def _without_damaged_records(connection: sqlite3.Connection, path: Path) -> Path
     with connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.executemany("DELETE FROM sandboxes WHERE id = ?", [(name,) for name in damaged])
+        connection.execute("DELETE FROM counters WHERE name = ?", (COMPLETE,))
     log.error("records of the store are damaged and were dropped", store=str(path), copy=str(aside), damaged=damaged)
     return aside

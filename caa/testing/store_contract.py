@@ -72,3 +72,9 @@ class StoreContract:
         await asyncio.gather(*(store.add(record(name)) for name in names))
         await asyncio.gather(*(store.remove(SandboxId(name)) for name in names[::2]))
         assert {one.id for one in await store.all()} == set(names[1::2])
+
+    async def test_an_index_in_use_and_those_before_it_are_not_given(self, store: StateStore) -> None:
+        await store.use_tunnel_index(41)
+        assert await store.next_tunnel_index() == 42
+        await store.use_tunnel_index(7)
+        assert await store.next_tunnel_index() == 43

@@ -4,7 +4,6 @@ import asyncio
 import signal
 import time
 from asyncio.subprocess import Process
-from pathlib import Path
 
 import pytest
 
@@ -148,34 +147,6 @@ async def test_a_node_that_is_told_to_end_in_the_middle_of_a_start(node, grace):
     assert (await asyncio.to_thread(log.read_text)).count("sandbox running") == 1
     await pod.stop()
     world.detach("pod0")
-
-
-def _damage(state: Path) -> None:
-    """The log beside it goes too: SQLite would mend the file from it."""
-    (state / "node.db").write_bytes(b"no database" * 1000)
-    (state / "node.db-wal").unlink()
-
-
-@KINDS
-@pytest.mark.parametrize("away", [False, True], ids=["stopped later", "stopped meanwhile"])
-async def test_a_store_that_is_damaged(node, kind, away):
-    """The pod lives, and is stopped as any other: also by a StopVM that came while nobody knew of it."""
-    pod = await _start(node, kind)
-    container = await pod.container("c", ["/bin/sh", "-c", "while :; do sleep 1; done"])
-    await node.daemons.kill("node")
-    await asyncio.to_thread(_damage, node.paths.state)
-    if away:
-        await pod.stop()
-    await node.daemons.start_one("node")
-    log = node.paths.log("node")
-    async with asyncio.timeout(20):
-        while "is adopted" not in await asyncio.to_thread(log.read_text):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    if not away:
-        assert (await pod.exec(container, ["/bin/echo", "alive"])).stdout == b"alive\n"
-        await pod.stop()
-    assert not pod.stop_errors
-    await asyncio.to_thread(world.detach, "pod0")
 
 
 @KINDS

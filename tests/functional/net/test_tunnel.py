@@ -9,12 +9,14 @@ from ipaddress import ip_address, ip_interface
 import pytest
 
 from caa.errors import ConfigError, InvalidInput, NetworkError
-from caa.model.network import PodNetwork, Tunnel
+from caa.model.ids import SandboxId
+from caa.model.network import PodNetwork, Tunnel, Whose
 from caa.net.worker import VxlanNetworking
 from podvm import network as guest_network
 
 pytestmark = pytest.mark.root
 
+WHOSE = Whose(sandbox=SandboxId("ab" * 32), pod_name="web", pod_namespace="default")
 PEER4 = ip_address("192.168.77.2")
 PEER6 = ip_address("fd77::2")
 MATCH_ALL = ("match", "u32", "0", "0", "classid", "1:1")
@@ -25,7 +27,7 @@ def connect(world, *, peer=PEER4, host_interface="", index=0) -> tuple[PodNetwor
         networking = VxlanNetworking(host_interface=host_interface)
         network = await networking.inspect(world.pod.path)
         tunnel = await networking.worker_tunnel(index, network)
-        await networking.connect(world.pod.path, network=network, tunnel=tunnel, peer=peer)
+        await networking.connect(world.pod.path, network=network, tunnel=tunnel, peer=peer, whose=WHOSE)
         await networking.close()
         return network, tunnel
 
@@ -344,7 +346,9 @@ def test_connect_after_a_cancelled_connect(world):
         networking = VxlanNetworking()
         network = await networking.inspect(world.pod.path)
         tunnel = await networking.worker_tunnel(0, network)
-        task = asyncio.ensure_future(networking.connect(world.pod.path, network=network, tunnel=tunnel, peer=PEER4))
+        task = asyncio.ensure_future(
+            networking.connect(world.pod.path, network=network, tunnel=tunnel, peer=PEER4, whose=WHOSE)
+        )
         await asyncio.sleep(0)
         task.cancel()
         await networking.disconnect(world.pod.path, tunnel)

@@ -14,7 +14,7 @@ import pytest
 from caa.errors import InvalidInput
 from caa.model.ids import InstanceId
 from caa.model.instance import Capabilities, Finding, Instance, InstanceType, IPAddress, LaunchRequest, Owner
-from caa.model.network import PodNetwork, Tunnel
+from caa.model.network import PodNetwork, Standing, Tunnel, Whose
 from caa.node.boot_data import GuestSettings, UserData
 from caa.node.hypervisor_api import HypervisorApi, announce_on
 from caa.node.ledger import NullLedger
@@ -95,8 +95,11 @@ class Kernel:
         worker = ip_interface("192.0.2.1/24")
         return Tunnel(kind="vxlan", index=index, vni=555000 + index, port=4789, worker=worker, mtu=1450)
 
-    async def connect(self, netns: str, *, network: PodNetwork, tunnel: Tunnel, peer: IPAddress) -> None:
+    async def connect(self, netns: str, *, network: PodNetwork, tunnel: Tunnel, peer: IPAddress, whose: Whose) -> None:
         self.connected.add(netns)
+
+    async def standing(self) -> Sequence[Standing]:
+        return []
 
     async def disconnect(self, netns: str, tunnel: Tunnel) -> None:
         self.connected.discard(netns)

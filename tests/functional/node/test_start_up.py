@@ -54,6 +54,9 @@ class NoNetworking:
 
     async def disconnect(self, *_: object) -> None: ...
 
+    async def standing(self) -> list[Any]:
+        return []
+
 
 def record(number: int) -> Sandbox:
     """Every phase occurs; those that are begun have an instance."""

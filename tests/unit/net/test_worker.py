@@ -5,9 +5,12 @@ from ipaddress import ip_address, ip_interface
 import pytest
 
 from caa.errors import ConfigError, InvalidInput
-from caa.model.network import PodNetwork, Tunnel
+from caa.model.ids import SandboxId
+from caa.model.network import PodNetwork, Tunnel, Whose
 from caa.net.worker import VxlanNetworking
 from caa.sandbox.ports import PodNetworking
+
+WHOSE = Whose(sandbox=SandboxId("a" * 64))
 
 
 @pytest.mark.parametrize(
@@ -29,4 +32,4 @@ async def test_a_peer_of_the_other_family_is_refused():
     network = PodNetwork(interface="eth0", hwaddr="", mtu=1500, addresses=(ip_interface("10.0.0.2/24"),))
     tunnel = Tunnel(kind="vxlan", index=0, vni=1, port=4789, worker=ip_interface("10.0.0.1/24"), mtu=1450)
     with pytest.raises(InvalidInput, match="different IP versions"):
-        await networking.connect("/nowhere", network=network, tunnel=tunnel, peer=ip_address("fd00::1"))
+        await networking.connect("/nowhere", network=network, tunnel=tunnel, peer=ip_address("fd00::1"), whose=WHOSE)

@@ -19,7 +19,7 @@ from caa.model.instance import (
     LaunchRequest,
     Owner,
 )
-from caa.model.network import PodNetwork, Tunnel
+from caa.model.network import PodNetwork, Standing, Tunnel, Whose
 from caa.model.sandbox import PodSpec, Sandbox
 from caa.sandbox.ports import Boot, LinkRequest, LinkState, World
 from caa.sandbox.service import Limits, SandboxService
@@ -137,6 +137,7 @@ class FakeNetwork:
 
     faults: Faults
     connected: dict[str, Tunnel] = field(default_factory=dict)
+    stands: dict[str, Standing] = field(default_factory=dict)
 
     async def inspect(self, netns: str) -> PodNetwork:
         found: PodNetwork = await self.faults.around("network.inspect", lambda: NETWORK)
@@ -152,8 +153,17 @@ class FakeNetwork:
             mtu=network.mtu - 50,
         )
 
-    async def connect(self, netns: str, *, network: PodNetwork, tunnel: Tunnel, peer: IPAddress) -> None:
-        await self.faults.around("network.connect", lambda: self.connected.update({netns: tunnel}))
+    async def connect(self, netns: str, *, network: PodNetwork, tunnel: Tunnel, peer: IPAddress, whose: Whose) -> None:
+        def effect() -> None:
+            self.connected[netns] = tunnel
+            self.stands[netns] = Standing(netns=netns, network=network, tunnel=tunnel, peer=peer, whose=whose)
+
+        await self.faults.around("network.connect", effect)
+
+    async def standing(self) -> Sequence[Standing]:
+        there = [one for netns, one in self.stands.items() if netns in self.connected]
+        found: list[Standing] = await self.faults.around("network.standing", lambda: there)
+        return found
 
     async def disconnect(self, netns: str, tunnel: Tunnel) -> None:
         await self.faults.around("network.disconnect", lambda: self.connected.pop(netns, None))
@@ -238,6 +248,9 @@ class MemoryStore:
     async def next_tunnel_index(self) -> int:
         self.index += 1
         return self.index - 1
+
+    async def use_tunnel_index(self, index: int) -> None:
+        self.index = max(self.index, index + 1)
 
 
 @dataclass

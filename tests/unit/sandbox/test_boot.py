@@ -274,3 +274,27 @@ async def test_a_cloud_that_never_answers_does_not_keep_links_from_being_mended(
     await recovery(bench).running()
     assert ONE in bench.links.opened
     assert bench.store.rows[ONE].phase is Phase.RUNNING
+
+
+async def test_a_node_that_is_called_otherwise_looks_for_the_tags_of_before(bench: Any) -> None:
+    """CAA_CLUSTER_ID or NODE_NAME has changed: the instance still carries the old ones, and its pod must live."""
+    await bench.service.create(ONE, bench.pod())
+    await bench.service.start(ONE)
+    bench.links.opened.clear()
+    asked = []
+    real = bench.provider.list_owned
+
+    async def list_owned(owner: Owner) -> Any:
+        asked.append(owner)
+        return await real(owner) if owner == OWNER else []
+
+    bench.provider.list_owned = list_owned
+    await bench.restart()
+    now = Owner(cluster="c2", node="renamed")
+    await Recovery(
+        service=bench.service, links=bench.links, provider=bench.provider, owner=now, boot_id=bench.boot_id
+    ).running()
+    await bench.service.settled()
+    assert asked == [OWNER]
+    assert bench.store.rows[ONE].phase is Phase.RUNNING
+    assert list(bench.links.opened) == [ONE]

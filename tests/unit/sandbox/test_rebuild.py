@@ -1,11 +1,12 @@
 """A store that has lost its records: what runs is found again by what relay and cloud say, and can be stopped."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from caa.errors import NotFound, ProviderError, StateError, Unavailable
+from caa.errors import NetworkError, NotFound, ProviderError, StateError, Unavailable
 from caa.model.ids import InstanceId, SandboxId
 from caa.model.instance import Instance, Owner
 from caa.model.sandbox import Phase
@@ -20,6 +21,8 @@ OWNER = Owner(cluster="c1", node="n1")
 def rebuild(bench: Any) -> Rebuild:
     return Rebuild(
         service=bench.service,
+        store=bench.store,
+        network=bench.network,
         links=bench.links,
         provider=bench.provider,
         owner=OWNER,
@@ -41,14 +44,13 @@ async def stopped(bench: Any) -> None:
     await bench.service.stop(ONE)
     async with asyncio.timeout(10):
         await bench.service.settled()
-    # The tunnel is not known any more: the runtime removes the namespace that it is in.
-    assert (bench.provider.living, bench.links.opened, bench.ledger.owned) == ({}, {}, {})
+    assert bench.left_over() == {}
     assert bench.store.rows == {}
 
 
 async def test_what_runs_is_found_and_can_be_stopped(bench: Any) -> None:
     await damaged(bench)
-    await rebuild(bench).until_done()
+    await rebuild(bench).until_done("the store was lost")
     (record,) = bench.store.rows.values()
     assert (record.id, record.phase, record.instance) == (ONE, Phase.RUNNING, "i-1")
     assert record.instance_name == "podvm-web-aaaaaaaa"
@@ -56,9 +58,76 @@ async def test_what_runs_is_found_and_can_be_stopped(bench: Any) -> None:
     await stopped(bench)
 
 
+async def test_nothing_of_it_is_missing(bench: Any) -> None:
+    await bench.service.create(ONE, bench.pod())
+    await bench.service.start(ONE)
+    before = bench.store.rows[ONE]
+    bench.store.rows.clear()
+    bench.store.index = 0
+    await bench.restart()
+    await rebuild(bench).until_done("the store was lost")
+    after = bench.store.rows[ONE]
+    same = ("pod", "network", "tunnel", "addresses", "instance", "instance_name", "owner", "provider", "reached")
+    assert [getattr(after, name) for name in same] == [getattr(before, name) for name in same]
+    assert await bench.service.wait_instance("web", "default", wait=False, deadline=None) == "i-1"
+    assert bench.store.index == 1
+
+
+async def test_who_waits_for_its_instance_is_told(bench: Any) -> None:
+    await damaged(bench)
+    waiting = asyncio.create_task(bench.service.wait_instance("web", "default", wait=True, deadline=None))
+    await asyncio.sleep(0)
+    await rebuild(bench).until_done("the store was lost")
+    assert await waiting == "i-1"
+
+
+async def test_a_tunnel_that_says_nothing_is_known_by_its_pod_vm(bench: Any) -> None:
+    """One that an earlier version built."""
+    await damaged(bench)
+    bench.network.stands = {path: replace(one, whose=None) for path, one in bench.network.stands.items()}
+    await rebuild(bench).until_done("the store was lost")
+    record = bench.store.rows[ONE]
+    assert (record.pod.netns, record.pod.pod_name) == ("/run/netns/web", "")
+    assert record.tunnel is not None
+    await stopped(bench)
+
+
+async def test_without_the_cloud_the_tunnel_names_pod_and_address(bench: Any) -> None:
+    await damaged(bench)
+    bench.faults.before["provider.list_owned"] = ProviderError("throttled")
+    bench.faults.times["provider.list_owned"] = 1
+    await rebuild(bench).until_done("the store was lost")
+    record = bench.store.rows[ONE]
+    assert (record.instance_name, [str(one) for one in record.addresses]) == ("podvm-web-aaaaaaaa", ["192.0.2.10"])
+    await stopped(bench)
+
+
+async def test_namespaces_that_cannot_be_looked_at(bench: Any) -> None:
+    await damaged(bench)
+    bench.faults.before["network.standing"] = NetworkError("no netlink")
+    await rebuild(bench).until_done("the store was lost")
+    assert bench.store.rows[ONE].instance == "i-1"
+
+
+async def test_no_new_tunnel_takes_the_id_of_one_that_stands(bench: Any) -> None:
+    await damaged(bench)
+    bench.store.index = 0
+    await rebuild(bench).spare_tunnels()
+    await bench.service.create(TWO, bench.pod("two"))
+    await bench.service.start(TWO)
+    assert len({one.tunnel.vni for one in bench.network.stands.values()}) == 2
+
+
+async def test_with_nothing_standing_the_first_tunnel_is_the_first(bench: Any) -> None:
+    await rebuild(bench).spare_tunnels()
+    await rebuild(bench).until_done("there was no store")
+    assert await bench.store.next_tunnel_index() == 0
+    assert "provider.list_owned" not in bench.faults.calls, "a new node asks nobody but the relay"
+
+
 async def test_what_was_only_created_is_made_anew(bench: Any) -> None:
     await damaged(bench)
-    await rebuild(bench).until_done()
+    await rebuild(bench).until_done("the store was lost")
     with pytest.raises(NotFound):
         await bench.service.start(TWO)
     await bench.service.create(TWO, bench.pod("two"))
@@ -71,7 +140,7 @@ async def test_a_cloud_that_cannot_be_asked(bench: Any, error: Exception) -> Non
     await damaged(bench)
     bench.faults.before["provider.list_owned"] = error
     bench.faults.times["provider.list_owned"] = 1
-    await rebuild(bench).until_done()
+    await rebuild(bench).until_done("the store was lost")
     (record,) = bench.store.rows.values()
     assert (record.id, record.instance) == (ONE, None)
     await stopped(bench)
@@ -89,7 +158,7 @@ async def test_a_relay_that_is_away_is_waited_for(bench: Any, monkeypatch: pytes
         return links
 
     monkeypatch.setattr(bench.links, "list", answer)
-    await rebuild(bench).until_done()
+    await rebuild(bench).until_done("the store was lost")
     assert bench.clock.slept == [0.5, 1, 2, 4, 8, 16, 30, 30]
     assert list(bench.store.rows) == [ONE]
 
@@ -98,7 +167,7 @@ async def test_a_disk_that_refuses_costs_no_pod_its_life(bench: Any) -> None:
     await damaged(bench)
     bench.faults.before["store.add"] = StateError("disk full")
     bench.faults.times["store.add"] = 2
-    await rebuild(bench).until_done()
+    await rebuild(bench).until_done("the store was lost")
     assert list(bench.store.rows) == [ONE]
     assert bench.provider.living.keys() == {"i-1"}
 
@@ -107,14 +176,14 @@ async def test_what_is_known_stays_as_it_is(bench: Any) -> None:
     await bench.service.create(ONE, bench.pod())
     await bench.service.start(ONE)
     before = bench.store.rows[ONE]
-    await rebuild(bench).until_done()
+    await rebuild(bench).until_done("the store was lost")
     assert bench.store.rows == {ONE: before}
 
 
 async def test_an_instance_without_a_link_is_an_orphan(bench: Any) -> None:
     await damaged(bench)
     bench.links.opened.clear()
-    await rebuild(bench).until_done()
+    await rebuild(bench).until_done("the store was lost")
     assert bench.store.rows == {}
     sweep = Sweep(provider=bench.provider, store=bench.store, owner=OWNER, clock=bench.clock, rules=Rules(grace=0))
     assert (await sweep.once()).removed == 1
