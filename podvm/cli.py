@@ -1,7 +1,12 @@
 """The guest's command line: the reference's programs and flags, as `python -m podvm <program>`.
 
-process-user-data [provision-files] [-unmeasured-attestation]
-                    files from user data and initdata; the switch takes aa.toml and cdh.toml from user data too
+process-user-data [provision-files] [flags]
+                    files from user data and initdata, the initdata digest into PCR 8 of the TPM
+    -source NAME                   nocloud, azure, aws, gcp, alibabacloud, configdrive, ibmcloud; else by the machine
+    -user-data-fetch-timeout 180   seconds for the fetching as a whole
+    -tpm auto|required|off         required: no TPM, or a failure, stops the boot; auto: only a failure does
+    -tpm-device /dev/tpmrm0
+    -unmeasured-attestation        take aa.toml and cdh.toml from user data, which nobody measures
 agent-protocol-forwarder [flags]
                     the pod's network, then the lean forwarder in this process's place
 boot [flags of both] -- <agent command>
@@ -11,18 +16,28 @@ boot [flags of both] -- <agent command>
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 
 from caa.datapath.flags import FlagError, Flags
 from caa.errors import CaaError
 from caa.userdata import paths
-from podvm import boot, forwarder, prepare, provision
-from podvm.clouds import SOURCES
+from podvm import boot, forwarder, prepare, provision, tpm
+from podvm.clouds import sources
+from podvm.measure import Presence, Tpm
 from podvm.progress import log_to_console, say
 
 Defaults = Mapping[str, str | bool | int | float]
 
-_USER_DATA: Defaults = MappingProxyType({"unmeasured-attestation": False})
+_USER_DATA: Defaults = MappingProxyType(
+    {
+        "source": "",
+        "user-data-fetch-timeout": provision.FETCH_SECONDS,
+        "tpm": Presence.AUTO.value,
+        "tpm-device": str(tpm.DEVICE),
+        "unmeasured-attestation": False,
+    }
+)
 _FORWARDER: Defaults = MappingProxyType({**forwarder.public_flags(), "config": paths.FORWARDER})
 
 
@@ -35,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
         if program == "agent-protocol-forwarder":
             return _run_forwarder(forwarder_options(Flags(_FORWARDER, rest)))
         if program == "boot":
-            return boot.boot(boot_options(rest), SOURCES)
+            return boot.boot(boot_options(rest), sources())
     except FlagError as error:
         say(f"{program}: {error}")
         return 2
@@ -49,7 +64,7 @@ def boot_options(argv: Sequence[str]) -> boot.Options:
     agent = tuple(argv[split + 1 :])
     if not agent:
         raise FlagError("the agent's command is missing: boot [flags] -- <agent command>")
-    flags = Flags({**_USER_DATA, **_FORWARDER}, argv[:split])
+    flags = Flags({**_USER_DATA, "tpm": Presence.OFF.value, **_FORWARDER}, argv[:split])
     return boot.Options(agent=agent, environ=os.environ, forwarder=forwarder_options(flags), rules=_rules(flags))
 
 
@@ -72,11 +87,18 @@ def forwarder_options(flags: Flags) -> prepare.Options:
 def _process_user_data(argv: list[str]) -> int:
     log_to_console()
     flags = Flags(_USER_DATA, argv[1:] if argv[:1] == ["provision-files"] else argv)
-    return provision.run(SOURCES, _rules(flags))
+    return provision.run(sources(), _rules(flags))
 
 
 def _rules(flags: Flags) -> provision.Rules:
-    return provision.Rules(unmeasured_attestation=flags.given("unmeasured-attestation"))
+    if flags.text("tpm") not in list(Presence):
+        raise FlagError(f"-tpm {flags.text('tpm')}: known are {', '.join(Presence)}")
+    return provision.Rules(
+        unmeasured_attestation=flags.given("unmeasured-attestation"),
+        source=flags.text("source"),
+        fetch_seconds=flags.number("user-data-fetch-timeout"),
+        tpm=Tpm(presence=Presence(flags.text("tpm")), device=Path(flags.text("tpm-device"))),
+    )
 
 
 def _run_forwarder(options: prepare.Options) -> int:

@@ -4,6 +4,7 @@ Like the reference's guest it knows `write_files[].path` and `write_files[].cont
 data comes from an untrusted host, so the less is understood the better. Anchors and aliases are refused as well.
 """
 
+import re
 from collections.abc import Iterator
 
 import yaml
@@ -14,6 +15,7 @@ from caa.userdata.cloudconfig import File
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where the wheel has it: ten times as fast
 _DEEPEST = 8  # the document, write_files and one file are 3; the rest is for an error that says more
+_KEY = re.compile(r"[ -]*[\"']?(write_files|path|content)\b")
 _NULL = "tag:yaml.org,2002:null"
 
 
@@ -43,10 +45,18 @@ def _composed(document: bytes) -> Node | None:
         raise InvalidInput("user data is not UTF-8 text") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise InvalidInput(f"user data is not YAML: line {line}: {error.problem}") from None
+        raise InvalidInput(f"user data is not YAML: line {line}{_key_near(text, line)}: {error.problem}") from None
     except yaml.YAMLError:
         raise InvalidInput("user data is not YAML: it holds a character that YAML does not allow") from None
     return None if root is None or _is_null(root) else root
+
+
+def _key_near(text: str, line: int) -> str:
+    """The last of the known keys that begins at or before a line: where to look for a quote that is never closed."""
+    for before in reversed(text.splitlines()[:line]):
+        if key := _KEY.match(before):
+            return f", key {key[1]!r}"
+    return ""
 
 
 def _refuse_hostile(text: str) -> None:

@@ -5,9 +5,7 @@ The plans are `caa.net.vxlan`'s; this module only waits for the VM's own network
 """
 
 import logging
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from caa.errors import DeadlineExceeded
 from caa.model.instance import IPAddress
@@ -15,20 +13,13 @@ from caa.model.network import PodNetwork, Tunnel
 from caa.net import apply, inspect, netns, nft, spaces, vxlan
 from caa.net.netlink import Netlink
 from caa.net.ops import ChangeLink, Side
+from podvm.clock import Clock
 from podvm.rewrites import POD_NAMESPACE
 
 _LIMIT = 180.0  # seconds for the primary interface to get its address (`reference/podvm.md` 1.6)
 _PAUSE = 0.05  # seconds between two looks, so that a slow DHCP costs the pod's start at most this much
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """Time as the waiting sees it, to be replaced in tests. Seconds."""
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
 
 
 def ensure_netns(path: str = POD_NAMESPACE) -> None:

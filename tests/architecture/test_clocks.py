@@ -15,7 +15,7 @@ SLEEPERS: dict[str, str] = {
     "caa/node/stops.py": "between two looks into the folder of stops, an endless task",
     "caa/sandbox/abandoned.py": "between two looks at the links, an endless task; each look is given the time",
     "caa/provider/clock.py": "the clock that is injected into drivers",
-    "podvm/network.py": "the default of a clock that is injected",
+    "podvm/clock.py": "the default of a clock that is injected",
     "podvm/volumes.py": "polls the umount that it started: `waitpid` has no deadline",
     "podvm/forwarder.py": "before the loop runs: the agent's socket may not be there yet",
     "providers/local/cgroups.py": "cgroup v1 tells nobody when the last process is gone",

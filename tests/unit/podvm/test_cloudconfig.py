@@ -92,3 +92,18 @@ def test_any_bytes_are_parsed_or_refused(document: bytes) -> None:
     except InvalidInput:
         return
     assert all(file.path.startswith("/") for file in files)
+
+
+@pytest.mark.parametrize(
+    ("lines", "place"),
+    [
+        (["write_files:", '  - path: "/run/peerpod/apf.json"', '    content: "never closed'], "line 3, key 'content'"),
+        (["write_files:", "  - path: /a", "\tcontent: x"], "line 3, key 'path'"),
+        (["write_files: [", "  {path: /a"], "line 3, key 'write_files'"),
+        (["a: b: c"], "line 1: "),
+    ],
+)
+def test_what_is_not_yaml_says_line_and_key(lines: list[str], place: str) -> None:
+    with pytest.raises(InvalidInput, match="user data is not YAML") as caught:
+        cloudconfig.parse("\n".join(lines).encode())
+    assert place in str(caught.value)

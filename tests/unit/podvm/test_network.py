@@ -7,6 +7,7 @@ import pytest
 from caa.errors import DeadlineExceeded
 from caa.net.inspect import Underlay
 from podvm import network
+from podvm.clock import Clock
 
 WORKER = ip_address("192.168.77.1")
 FOUND = Underlay(interface="ens1", address=ip_interface("192.168.77.2/24"), mtu=1500)
@@ -21,8 +22,8 @@ class Time:
         self.slept.append(seconds)
         self.at += seconds
 
-    def clock(self) -> network.Clock:
-        return network.Clock(now=lambda: self.at, sleep=self.sleep)
+    def clock(self) -> Clock:
+        return Clock(now=lambda: self.at, sleep=self.sleep)
 
 
 def test_an_interface_that_is_there_is_not_waited_for():

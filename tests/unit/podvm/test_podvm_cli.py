@@ -1,6 +1,7 @@
 """The guest's command line takes the reference's flags, with one dash or two."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from caa.datapath.flags import FlagError
 from caa.errors import InvalidInput
 from podvm import boot, cli, prepare, provision
+from podvm.measure import Presence, Tpm
 
 
 @pytest.fixture
@@ -25,6 +27,15 @@ def test_process_user_data(programs: list[Any]) -> None:
     assert cli.main(["process-user-data"]) == 0
     assert cli.main(["process-user-data", "provision-files", "-unmeasured-attestation"]) == 0
     assert [rules.unmeasured_attestation for rules in programs] == [False, True]
+
+
+def test_an_image_says_what_it_has(programs: list[Any]) -> None:
+    flags = ["-tpm", "required", "-tpm-device=/dev/tpm9", "-source", "ibmcloud", "-user-data-fetch-timeout", "30"]
+    cli.main(["process-user-data", *flags])
+    cli.main(["process-user-data"])
+    assert (programs[0].source, programs[0].fetch_seconds) == ("ibmcloud", 30.0)
+    assert programs[0].tpm == Tpm(presence=Presence.REQUIRED, device=Path("/dev/tpm9"))
+    assert programs[1].tpm == Tpm(presence=Presence.AUTO, device=Path("/dev/tpmrm0"))
 
 
 def test_the_forwarder_with_the_reference_units_flags(programs: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,6 +86,7 @@ def test_boot_takes_the_agent_behind_two_dashes(programs: list[Any]) -> None:
         (["boot", "--"], "the agent's command is missing"),
         (["agent-protocol-forwarder", "-nonsense"], "unknown flag"),
         (["process-user-data", "something"], "unknown flag"),
+        (["process-user-data", "-tpm", "perhaps"], "-tpm perhaps: known are required, auto, off"),
     ],
 )
 def test_a_wrong_command_line_says_why(
