@@ -6,6 +6,8 @@ a format may grow. One that means something else gets a new number: both sides n
 highest that both do is spoken.
 """
 
+from __future__ import annotations
+
 import posix
 from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_CTRUNC, SCM_RIGHTS, SOL_SOCKET
 from struct import Struct, pack, unpack

@@ -6,6 +6,7 @@ one can have been. A new file cannot know whether pods run already: it counts as
 and `mark_complete` was called, however often the process dies in between.
 """
 
+import errno
 import fcntl
 import os
 import secrets
@@ -34,6 +35,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
 )
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_REFUSALS = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
+_NO_WRITES = frozenset({errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EPERM})
 _FAR = (1 << 16, 1 << 20)  # a node that made more tunnels than that has been up for years
 
 
@@ -88,7 +91,23 @@ def translated(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise StateError(f"the store {path} cannot be used: {error}") from error
+        raise StateError(f"the store {path} cannot be used: {error}{_remedy(path, error)}") from error
+
+
+def _remedy(path: Path, error: sqlite3.Error | OSError) -> str:
+    """What a disk that takes no writes means for pods, and where to look."""
+    refused = error.errno in _NO_WRITES if isinstance(error, OSError) else _code(error) in _REFUSALS
+    if not refused:
+        return ""
+    return (
+        f". The disk of the state directory {path.parent} (CAA_STATE_DIR) takes no writes, it is full, read-only or "
+        "broken: no pod can start until it is mended; pods that run go on, and can be stopped"
+    )
+
+
+def _code(error: sqlite3.Error) -> int:
+    """Without the details that SQLite keeps in the upper bits."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _locked(path: Path) -> int:
@@ -128,7 +147,7 @@ def _connected(path: Path) -> sqlite3.Connection:
         _check(connection)
     except BaseException as error:
         connection.close()
-        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
+        if isinstance(error, sqlite3.Error) and _code(error) in _DAMAGE:
             raise _Damaged(str(error)) from error
         raise
     return connection
