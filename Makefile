@@ -5,12 +5,14 @@
 #   make lint                     ruff, mypy, import contracts, gofmt
 #   make bench ARGS="--quick"     side-by-side benchmark of the data path
 #   make chaos ARGS="--full"      kill and cut while pods work, count what they lose (root); --seed N, --report FILE.md
+#   make image ARGS="..."         the pod VM image; IMAGE=tiny: kernel and initramfs with a stand-in agent, for tests
 #   make clean                    removes all that the other targets made in this checkout
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench chaos clean
+.PHONY: help setup demo test lint bench chaos image clean
 export PYTHON ?= python3
+IMAGE ?= build
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -38,6 +40,9 @@ chaos:
 	@.ci/as-root --check
 	@.ci/setup
 	@source .ci/env && .ci/as-root .venv/bin/python -m tests.chaos $(ARGS)
+
+image: setup
+	@source .ci/env && .venv/bin/python -m podvm.image $(IMAGE) $(ARGS)
 
 clean:
 	@chmod -R u+w .cache 2>/dev/null || true

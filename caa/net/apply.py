@@ -112,7 +112,28 @@ class _AsDone:
 def _add_vxlan(op: ops.AddVxlan, spaces: Namespaces) -> bool:
     vxlan = m.Vxlan(vni=op.vni, port=op.port, local=op.local, remote=op.remote)
     body = m.new_vxlan(op.device, vxlan, netns=spaces.pod_descriptor, mtu=op.mtu, hwaddr=op.hwaddr)
-    return _send(spaces.host, op, kind=m.RTM_NEWLINK, body=body, flags=_NEW)
+    try:
+        return _send(spaces.host, op, kind=m.RTM_NEWLINK, body=body, flags=_NEW)
+    except codec.KernelRefused as error:
+        if error.errno != errno.EEXIST or spaces.pod.link(op.device) is not None:
+            raise
+    return _add_vxlan_renamed(op, spaces, vxlan=vxlan)
+
+
+def _add_vxlan_renamed(op: ops.AddVxlan, spaces: Namespaces, *, vxlan: m.Vxlan) -> bool:
+    """For a pod whose interface is called as the host's own: before Linux 6.15 the kernel looks for the name there too.
+
+    So it is made under another name and named in the pod's namespace.
+    """
+    passing = f"vxlan-{op.vni:x}"
+    body = m.new_vxlan(passing, vxlan, netns=spaces.pod_descriptor, mtu=op.mtu, hwaddr=op.hwaddr)
+    _send(spaces.host, op, kind=m.RTM_NEWLINK, body=body, flags=_NEW)
+    try:
+        index = _index(spaces.pod, passing, op=op)
+        return _send(spaces.pod, op, kind=m.RTM_NEWLINK, body=m.link_name(index, op.device))
+    except CaaError:
+        _delete_link(ops.DeleteLink(side=Side.POD, device=passing), spaces.pod)
+        raise
 
 
 def _delete_link(op: ops.DeleteLink, netlink: Netlink) -> bool:

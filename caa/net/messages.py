@@ -147,6 +147,11 @@ def link_change(
     return body + attribute(1, packed_mac(hwaddr)) if hwaddr else body
 
 
+def link_name(index: int, name: str) -> bytes:
+    """Give the interface `index`, which has to be down, another name."""
+    return _LINK.pack(AF_UNSPEC, 0, index, 0, 0) + text(3, checked_name(name))
+
+
 def link_local_off(index: int) -> bytes:
     """No automatic IPv6 link-local address on `index`, so that it sends nothing by itself (IN6_ADDR_GEN_MODE_NONE)."""
     return _LINK.pack(AF_UNSPEC, 0, index, 0, 0) + nested(26, nested(AF_INET6, u8(8, 1)))

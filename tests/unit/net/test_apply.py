@@ -1,7 +1,7 @@
 """Plans on a recorded kernel: order, undo, and what counts as done."""
 
 import errno
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 import pytest
@@ -103,6 +103,32 @@ def test_neither_classifier_is_an_error():
     spaces = both(refuse={traffic.RTM_NEWTFILTER: [errno.ENOENT, errno.ENOENT]})
     with pytest.raises(NetworkError, match="redirect eth0 to vxlan1"):
         apply.perform(REDIRECT, spaces)
+
+
+def test_an_interface_called_as_one_of_the_host_is_named_in_the_pod():
+    """Linux before 6.15 looks for the name in the namespace that the request is sent from."""
+    spaces = Both(Kernel({"eth0": 2}, refuse={m.RTM_NEWLINK: [errno.EEXIST, 0]}), Kernel({"vxlan-1": 3}))
+    assert apply.perform(replace(VXLAN, device="eth0"), spaces)
+    assert spaces.host.seen == [m.RTM_NEWLINK] * 2
+    assert spaces.pod.seen == [m.RTM_NEWLINK]
+
+
+def test_an_interface_that_cannot_be_named_does_not_stay():
+    spaces = Both(
+        Kernel({"eth0": 2}, refuse={m.RTM_NEWLINK: [errno.EEXIST, 0]}),
+        Kernel({"vxlan-1": 3}, refuse={m.RTM_NEWLINK: [errno.EPERM]}),
+    )
+    with pytest.raises(NetworkError, match="refused to make the tunnel eth0"):
+        apply.perform(replace(VXLAN, device="eth0"), spaces)
+    assert spaces.pod.seen == [m.RTM_NEWLINK, m.RTM_DELLINK]
+
+
+def test_a_tunnel_that_is_there_is_not_made_again_under_another_name():
+    spaces = both()
+    spaces.host.refuse = {m.RTM_NEWLINK: [errno.EEXIST]}
+    with pytest.raises(NetworkError, match="File exists"):
+        apply.perform(VXLAN, spaces)
+    assert spaces.host.seen == [m.RTM_NEWLINK]
 
 
 @pytest.mark.parametrize(
