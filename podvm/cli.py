@@ -8,7 +8,10 @@ process-user-data [provision-files] [flags]
     -tpm-device /dev/tpmrm0
     -unmeasured-attestation        take aa.toml and cdh.toml from user data, which nobody measures
 agent-protocol-forwarder [flags]
-                    the pod's network, then the lean forwarder in this process's place
+                    the pod's network, then the lean forwarder in this process's place; a notify service
+    -kata-agent-socket, -pod-namespace, -listen, -config, -disable-tls, -ca-cert-file, -cert-file, -cert-key,
+    -tls-min-version, -tls-cipher-suites     as the reference's forwarder has them
+    -allow-link-local NETWORKS     what containers may reach of 169.254.0.0/16 and other metadata addresses
 boot [flags of both] -- <agent command>
                     both and the agent, where there is no systemd
 """
@@ -16,11 +19,13 @@ boot [flags of both] -- <agent command>
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_network
 from pathlib import Path
 from types import MappingProxyType
 
 from caa.datapath.flags import FlagError, Flags
 from caa.errors import CaaError
+from caa.model.network import IPNetwork
 from caa.userdata import paths
 from podvm import boot, forwarder, prepare, provision, tpm
 from podvm.clouds import sources
@@ -38,7 +43,7 @@ _USER_DATA: Defaults = MappingProxyType(
         "unmeasured-attestation": False,
     }
 )
-_FORWARDER: Defaults = MappingProxyType({**forwarder.public_flags(), "config": paths.FORWARDER})
+_FORWARDER: Defaults = MappingProxyType({**forwarder.public_flags(), "config": paths.FORWARDER, "allow-link-local": ""})
 
 
 def main(argv: Sequence[str]) -> int:
@@ -80,8 +85,20 @@ def forwarder_options(flags: Flags) -> prepare.Options:
         cert_file=flags.text("cert-file"),
         key_file=flags.text("cert-key"),
         min_version=flags.text("tls-min-version"),
-        cipher_suites=tuple(word.strip() for word in flags.text("tls-cipher-suites").split(",") if word.strip()),
+        cipher_suites=_words(flags.text("tls-cipher-suites")),
+        allow_link_local=tuple(map(_network, _words(flags.text("allow-link-local")))),
     )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _network(text: str) -> IPNetwork:
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        raise FlagError(f"-allow-link-local {text}: an address or a network is needed, as in 169.254.20.10") from None
 
 
 def _process_user_data(argv: list[str]) -> int:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caa.errors import ConfigError, InvalidInput, StateError
+from caa.model.network import IPNetwork
 from caa.userdata import forwarder as document
 from caa.userdata import paths
-from podvm import forwarder, network, rewrites
+from podvm import forwarder, linklocal, network, rewrites
 
 _TLS_DIRECTORY = Path(paths.DIRECTORY, "tls")
 
@@ -31,6 +32,7 @@ class Options:
     key_file: str = ""
     min_version: str = ""
     cipher_suites: tuple[str, ...] = ()
+    allow_link_local: tuple[IPNetwork, ...] = ()
     tls_directory: Path = _TLS_DIRECTORY
 
 
@@ -44,6 +46,7 @@ def prepare(options: Options) -> list[str]:
     if not options.disable_tls:
         _write_tls(options, config.tls)
     network.setup(options.pod_namespace, config.network, tunnel=config.tunnel)
+    linklocal.deny(options.pod_namespace, (*config.allow_link_local, *options.allow_link_local))
     return forwarder.command(*flags)
 
 

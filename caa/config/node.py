@@ -98,6 +98,16 @@ EXTERNAL_NETWORK_VIA_PODVM: Setting[bool] = Setting(
     live=True,
     help="Tell the forwarder that traffic leaving the cluster goes by a second interface; no driver makes one yet.",
 )
+LINK_LOCAL_ALLOW: Setting[tuple[IPNetwork, ...]] = Setting(
+    name="link_local_allow",
+    env="LINK_LOCAL_ALLOW",
+    flag="link-local-allow",
+    kind=NETWORKS,
+    default=(),
+    live=True,
+    help="Link-local and metadata addresses that containers may reach (our pod VM image denies all but port 53); "
+    "0.0.0.0/0 allows everything.",
+)
 POD_SUBNET_CIDRS: Setting[tuple[IPNetwork, ...]] = Setting(
     name="pod_subnet_cidrs",
     env="POD_SUBNET_CIDRS",
@@ -138,6 +148,7 @@ NETWORK_ROWS: tuple[AnySetting, ...] = (
     VXLAN_MIN_ID,
     HOST_INTERFACE,
     EXTERNAL_NETWORK_VIA_PODVM,
+    LINK_LOCAL_ALLOW,
     POD_SUBNET_CIDRS,
 )
 NODE_ROWS: tuple[AnySetting, ...] = (

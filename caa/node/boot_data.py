@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from caa.errors import InvalidInput
+from caa.model.network import IPNetwork
 from caa.model.sandbox import PodSpec, Sandbox
 from caa.sandbox.ports import Boot
 from caa.userdata import initdata
@@ -21,6 +22,7 @@ class GuestSettings:
     initdata: str = ""
     scratch_space: bool = False
     external_net_via_podvm: bool = False
+    allow_link_local: tuple[IPNetwork, ...] = ()
     tls_min_version: str = ""
     tls_cipher_suites: tuple[str, ...] = ()
 
@@ -59,6 +61,7 @@ class UserData:
             tunnel=sandbox.tunnel,
             tls=self._server_tls(sandbox.instance_name),
             external_net_via_podvm=self.settings.external_net_via_podvm,
+            allow_link_local=self.settings.allow_link_local,
         )
         parts = Parts(
             forwarder=config,

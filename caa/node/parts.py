@@ -183,6 +183,7 @@ def _guest(settings: Settings) -> GuestSettings:
         initdata=default_initdata(settings[node.INITDATA]),
         scratch_space=settings[node.ENABLE_SCRATCH_SPACE],
         external_net_via_podvm=settings[node.EXTERNAL_NETWORK_VIA_PODVM],
+        allow_link_local=settings[node.LINK_LOCAL_ALLOW],
         tls_min_version=settings[tls_rows.TLS_MIN_VERSION],
         tls_cipher_suites=settings[tls_rows.TLS_CIPHER_SUITES],
     )

@@ -40,6 +40,7 @@ class ForwarderConfig:
     tls: ServerTls = field(default_factory=ServerTls)
     dedicated: bool = False
     external_net_via_podvm: bool = False
+    allow_link_local: tuple[IPNetwork, ...] = ()  # where containers may go although it is a metadata service's place
 
 
 def render(config: ForwarderConfig) -> str:
@@ -56,6 +57,7 @@ def render(config: ForwarderConfig) -> str:
         "tls-client-ca": tls.client_ca,
         "tls-min-version": tls.min_version,
         "tls-cipher-suites": list(tls.cipher_suites),
+        "allow-link-local": [str(one) for one in config.allow_link_local],
     }
     return json.dumps(document | {key: value for key, value in optional.items() if value}, indent=4)
 
@@ -75,6 +77,9 @@ def parse(text: str) -> ForwarderConfig:
         tls=_parse_tls(fields),
         dedicated=network.flag("dedicated"),
         external_net_via_podvm=network.flag("external-net-via-pod-vm"),
+        allow_link_local=tuple(
+            fields.value("allow-link-local", _network_of, text=text) for text in fields.texts("allow-link-local")
+        ),
     )
 
 

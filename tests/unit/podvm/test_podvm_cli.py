@@ -86,6 +86,7 @@ def test_boot_takes_the_agent_behind_two_dashes(programs: list[Any]) -> None:
         (["boot", "--"], "the agent's command is missing"),
         (["agent-protocol-forwarder", "-nonsense"], "unknown flag"),
         (["process-user-data", "something"], "unknown flag"),
+        (["agent-protocol-forwarder", "-allow-link-local", "169.254.20.10,x"], "-allow-link-local x: an address"),
         (["process-user-data", "-tpm", "perhaps"], "-tpm perhaps: known are required, auto, off"),
     ],
 )

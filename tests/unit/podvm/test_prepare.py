@@ -1,7 +1,7 @@
 """The forwarder's first stage: flags over apf.json, private PEM files, the network before the command."""
 
 from dataclasses import replace
-from ipaddress import ip_interface
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Records the networks that were built, in place of the kernel."""
     calls: list[Any] = []
     monkeypatch.setattr("podvm.network.setup", lambda *what, tunnel: calls.append((*what, tunnel)))
+    monkeypatch.setattr("podvm.linklocal.deny", lambda path, allowed: calls.append((path, allowed)))
     return calls
 
 
@@ -42,9 +43,16 @@ def options(tmp_path: Path) -> Options:
 
 def test_the_network_is_built_and_the_lean_stage_named(options: Options, built: list[Any]) -> None:
     command = prepare.prepare(options)
-    assert built == [("/run/netns/podns", CONFIG.network, CONFIG.tunnel)]
+    assert built == [("/run/netns/podns", CONFIG.network, CONFIG.tunnel), ("/run/netns/podns", ())]
     assert command == forwarder.command(*prepare.lean_flags(options, TLS))
     assert "KEY" not in " ".join(command)
+
+
+def test_what_containers_may_reach_comes_from_both_ends(options: Options, built: list[Any]) -> None:
+    config = replace(CONFIG, allow_link_local=(ip_network("169.254.20.10"),))
+    Path(options.config).write_text(render(config))
+    prepare.prepare(replace(options, allow_link_local=(ip_network("fd00:ec2::254"),)))
+    assert built[-1][1] == (ip_network("169.254.20.10"), ip_network("fd00:ec2::254"))
 
 
 def test_the_pem_texts_become_private_files(options: Options, built: list[Any]) -> None:
