@@ -35,6 +35,7 @@ from caa.config.relay import (
 )
 from caa.config.render import docs, show
 from caa.config.setting import AnySetting
+from caa.config.tls_rows import TLS_ROWS
 from caa.errors import CaaError, ConfigError, InitdataError
 from caa.userdata import initdata
 
@@ -44,6 +45,7 @@ LOOP = "asyncio:run"
 LOGS = "caa.logs:configure"
 DRIVER = "caa.provider.registry:driver"
 DRIVER_NAMES = "caa.provider.registry:names"
+CERTS = "caa.node.certs_command"
 DEMO = "caa.testing.demo"
 
 _ONE_DASH = re.compile(r"-[a-z][a-z0-9-]+(=.*)?", re.DOTALL)
@@ -101,6 +103,7 @@ class Commands(click.Group):
             SettingsCommand("relay", run_relay, rows=_relay_rows, help="Run the data plane of a worker node.")
         )
         self.add_command(_config_group())
+        self.add_command(_certs_group())
         self.add_command(_demo_command())
         self.add_command(click.Command("version", callback=_version, help="Print the version."))
 
@@ -278,6 +281,35 @@ def _docs(context: click.Context) -> None:
     sections = {"Worker node: `caa node` and `caa relay`": RELAY_ROWS, "Worker node: `caa node`": own}
     drivers = driver_sections(context.obj)
     click.echo(docs({**sections, **drivers, "Inside the pod VM": GUEST_ROWS}), nl=False)
+
+
+def _certs_group() -> click.Group:
+    """What an operator sees and does of the node's certificates, whether `caa node` runs or not."""
+    group = click.Group("certs", help="Look at the links' certificates, and rotate them.")
+    rotate = click.Group("rotate", help="Make new certificates; pods go on.")
+    group.add_command(rotate)
+    ca = "Make a new CA, for new pod VMs. The old one goes with its last pod VM."
+    client = "Make new client certificates. The relay takes them when it dials next."
+    for parent, name, text in (
+        (group, "show", "Print the certificates and their ends. Exit status 1 when one is not valid."),
+        (rotate, "ca", ca),
+        (rotate, "client", client),
+    ):
+        parent.add_command(SettingsCommand(name, _certs(name), rows=_certs_rows, checks=NODE_CHECKS, help=text))
+    return group
+
+
+def _certs(name: str) -> Act:
+    def act(world: World, read: Read) -> int:
+        text, status = world.find(f"{CERTS}:{name}")(read())
+        click.echo(text, nl=False)
+        return int(status)
+
+    return act
+
+
+def _certs_rows(_world: World, _words: Sequence[str]) -> Sequence[AnySetting]:
+    return (STATE_DIR, CONFIG_DIR, *TLS_ROWS)
 
 
 def _demo_command() -> click.Command:

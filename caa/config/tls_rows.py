@@ -69,6 +69,26 @@ CLIENT_CERT_LIFETIME: Setting[float] = Setting(
     default=86400.0,
     help="Lifetime of the client certificate that the node makes for itself; renewed when a third is left.",
 )
+CA_ROTATION: Setting[float] = Setting(
+    name="ca_rotation",
+    env="CAA_CA_ROTATION",
+    flag="ca-rotation",
+    kind=duration(),
+    default=365 * 86400.0,
+    live=True,
+    help="Age at which the node makes itself a new CA for new pod VMs; the old one goes with the last pod VM that "
+    "trusts it. 0 leaves it to `caa certs rotate ca`.",
+)
+CERT_WARNING: Setting[float] = Setting(
+    name="cert_warning",
+    env="CAA_CERT_WARNING",
+    flag="cert-warning",
+    kind=duration(),
+    default=30 * 86400.0,
+    live=True,
+    help="How long before its end the log begins to tell of a certificate, once a day, but not before the last quarter "
+    "of its life; the last quarter of that time is told as errors.",
+)
 
 TLS_ROWS: tuple[AnySetting, ...] = (
     CACERT_FILE,
@@ -79,4 +99,6 @@ TLS_ROWS: tuple[AnySetting, ...] = (
     TLS_CIPHER_SUITES,
     DISABLE_TLS,
     CLIENT_CERT_LIFETIME,
+    CA_ROTATION,
+    CERT_WARNING,
 )

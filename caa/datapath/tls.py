@@ -61,6 +61,12 @@ WANT = (BlockingIOError, SSLWantReadError, SSLWantWriteError)
 HANDSHAKE_SECONDS = 10.0
 _PARTIAL_CHAIN = 0x80000  # X509_V_FLAG_PARTIAL_CHAIN: a certificate in the CA file is trusted as it is, as Go does
 _NEVER_SUBJECT = 0x20  # X509_CHECK_FLAG_NEVER_CHECK_SUBJECT: names count in subjectAltName only, as Go does
+_EXPIRED_HERE = "alert certificate expired"
+_REMEDIES = (
+    (_EXPIRED_HERE, " (by the peer's clock our client certificate has expired: see `caa certs show`, and both clocks)"),
+    ("certificate has expired", " (only a new pod VM gets another one, unless this clock is wrong)"),
+    ("certificate is not yet valid", " (compare the clocks of both ends)"),
+)
 _VERSIONS = (("", 0x0303), ("VersionTLS12", 0x0303), ("VersionTLS13", 0x0304), ("1.2", 0x0303), ("1.3", 0x0304))
 _KEY_EXCHANGES = ("ECDHE_ECDSA", "ECDHE_RSA", "DHE_RSA", "RSA")
 _SEALS = (
@@ -191,16 +197,26 @@ def _stamp(path: str) -> tuple[int, int, int]:
 
 
 def reason(error: BaseException) -> str:
-    """Why TLS or a socket failed, without OpenSSL's source lines."""
+    """Why TLS or a socket failed, without OpenSSL's source lines; with what to do about a certificate's dates."""
     told = getattr(error, "verify_message", None)
     if told:
-        return f"certificate verify failed: {told}"
+        return f"certificate verify failed: {told}{_remedy(told)}"
     told = getattr(error, "reason", None)
     if told:
-        return str(told).replace("_", " ").lower()
+        text = str(told).replace("_", " ").lower()
+        return text + _remedy(text)
     if isinstance(error, SSLError):
         return str(error).partition(" (_ssl.c")[0]
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _remedy(text: str) -> str:
+    return next((remedy for words, remedy in _REMEDIES if words in text), "")
+
+
+def is_curable(text: str) -> bool:
+    """Whether a `reason` says that the peer refused our certificate as expired: a newer one may be on its way."""
+    return _EXPIRED_HERE in text
 
 
 def is_final(error: BaseException) -> bool:

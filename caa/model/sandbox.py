@@ -40,6 +40,7 @@ class Sandbox:
     `reached` is the name of the last step that was begun ("" for none): everything after it was never touched.
     `owner` is whose tags the instance has got, for a node that bears another name since; `provider` is the driver that
     made it, "" for one of an earlier version.
+    `ca` is the generation of the node's CA that the pod VM trusts; "" is the oldest.
     """
 
     id: SandboxId
@@ -57,3 +58,4 @@ class Sandbox:
     error: str = ""
     owner: Owner | None = None
     provider: str = ""
+    ca: str = ""

@@ -43,6 +43,10 @@ class UserData:
         self._budget = budget
         self.settings = settings
 
+    def current_ca(self) -> str:
+        """The generation of the node's CA that the next pod VM will trust, "" where there are none."""
+        return "" if self._certificates is None else self._certificates.current()
+
     async def validate(self, pod: PodSpec) -> None:
         """Refuse initdata that the guest would refuse; in a thread, a megabyte of TOML takes its time."""
         if pod.initdata:
@@ -59,7 +63,7 @@ class UserData:
             pod_namespace=sandbox.pod.pod_namespace,
             network=sandbox.network,
             tunnel=sandbox.tunnel,
-            tls=self._server_tls(sandbox.instance_name),
+            tls=self._server_tls(sandbox),
             external_net_via_podvm=self.settings.external_net_via_podvm,
             allow_link_local=self.settings.allow_link_local,
         )
@@ -70,10 +74,10 @@ class UserData:
         )
         return render(parts, self._budget)
 
-    def _server_tls(self, instance_name: str) -> ServerTls:
+    def _server_tls(self, sandbox: Sandbox) -> ServerTls:
         if self._certificates is None:
             return ServerTls()
-        identity = self._certificates.server_identity(instance_name)
+        identity = self._certificates.server_identity(sandbox.instance_name, sandbox.ca)
         return ServerTls(
             client_ca=identity.client_ca,
             cert=identity.cert,

@@ -32,7 +32,6 @@ from caa.wire.server import Server
 log = structlog.get_logger(__name__)
 
 SOCKET = "node.sock"
-_RENEW_AT_LEAST = 60.0
 _TOLERATED = 900.0  # seconds; a call of the cloud that never returns must not be the last sweep
 _UNDOING_SHARE = 1 / 3  # of DRAIN_GRACE is kept for the undoing of starts that did not finish
 
@@ -130,7 +129,7 @@ class _Daemon:
             self._background(stops),
             watch(self.parts.service, stops),
             self.parts.abandonment.forever(),
-            self._renew(),
+            self.parts.upkeep.forever(),
             self._reload(),
         ]
         tasks = [asyncio.create_task(work) for work in works]
@@ -197,13 +196,6 @@ class _Daemon:
         ]
         if bad:
             raise ConfigError("CLOUD_CONFIG_VERIFY found: " + "; ".join(bad))
-
-    async def _renew(self) -> None:
-        """Keep the client certificate that the relay loads fresh, also while no pod starts."""
-        certificates = self.parts.certificates
-        while certificates is not None and (pause := certificates.renew_in()) is not None:
-            await asyncio.sleep(max(pause, _RENEW_AT_LEAST))
-            certificates.client_files()
 
 
 async def _tolerated(what: str, act: Callable[[], Awaitable[Any]]) -> None:

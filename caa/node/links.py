@@ -81,9 +81,18 @@ class RelayLinks:
     async def list(self) -> Sequence[LinkState]:
         response = await self._call("List", relay.ListRequest(), timeout=_SHORT_CALL)
         return [
-            LinkState(sandbox=SandboxId(one.sandbox_id), connected=one.connected, shims=one.shims)
+            LinkState(
+                sandbox=SandboxId(one.sandbox_id),
+                connected=one.connected,
+                shims=one.shims,
+                ca=self._generation_of(one.ca_file),
+            )
             for one in response.links
         ]
+
+    def _generation_of(self, ca_file: str) -> str:
+        certificates = self._tls.certificates
+        return "" if certificates is None else certificates.generation_of(ca_file)
 
     async def disconnect(self) -> None:
         """Hang up on the relay; its links stay."""
@@ -97,7 +106,7 @@ class RelayLinks:
         if tls.certificates is None:
             request.disable_tls = True
             return request
-        files = tls.certificates.client_files()
+        files = tls.certificates.client_files(link.ca)
         request.server_name = tls.certificates.server_name(link.server_name)
         request.ca_file, request.cert_file, request.key_file = files.ca_file, files.cert_file, files.key_file
         request.tls_min_version = tls.min_version

@@ -14,6 +14,8 @@ from caa.config.load import Loaded, Settings
 from caa.model.instance import Owner
 from caa.net.worker import VxlanNetworking
 from caa.node.boot_data import GuestSettings, UserData, default_initdata
+from caa.node.certificates import Rules as CertificateRules
+from caa.node.certificates import Upkeep
 from caa.node.exchange import Exchangeable
 from caa.node.ledger import NullLedger, NullWitness
 from caa.node.links import LinkTls, RelayLinks
@@ -46,7 +48,6 @@ class Parts:
     provider: Observed
     driver: Exchangeable
     networking: VxlanNetworking
-    certificates: Certificates | None
     links: RelayLinks
     store: SqliteStore
     boot_data: UserData
@@ -55,6 +56,7 @@ class Parts:
     rebuild: Rebuild
     sweep: Sweep
     abandonment: Abandonment
+    upkeep: Upkeep
 
     def apply(self, settings: Settings, changed: Sequence[Loaded]) -> None:
         """Take over what may change while the node runs, all or nothing. Raises `ConfigError`, `InitdataError`."""
@@ -66,6 +68,7 @@ class Parts:
         self.service.limits = _limits(settings, self.provider)
         self.sweep.rules = _gc_rules(settings)
         self.abandonment.graces = _graces(settings)
+        self.upkeep.rules = _cert_rules(settings)
 
 
 async def assembled(settings: Settings) -> Parts:
@@ -82,21 +85,23 @@ async def assembled(settings: Settings) -> Parts:
     boot_data = UserData(certificates, budget, settings=guest)
     store = await _store(settings, clock)
     owner, booted, ledger = _owner(settings), boot_id(), NullLedger()
-    world = World(store=store, network=networking, links=links, boot_data=boot_data, owner=owner, provider=name)
-    steps: list[Step] = [
-        Own(ledger),
-        Launch(provider, boot_data, owner),
-        Note(ledger),
-        Connect(networking),
-        Link(links),
-    ]
+    world = World(
+        store=store,
+        network=networking,
+        links=links,
+        boot_data=boot_data,
+        owner=owner,
+        provider=name,
+        current_ca=boot_data.current_ca,
+    )
+    launch = Launch(provider, boot_data, owner)
+    steps: list[Step] = [Own(ledger), launch, Note(ledger), Connect(networking), Link(links)]
     limits = _limits(settings, provider)
     service = SandboxService(world, steps, clock=clock, boot_id=booted, limits=limits)
     return Parts(
         provider=provider,
         driver=exchangeable,
         networking=networking,
-        certificates=certificates,
         links=links,
         store=store,
         boot_data=boot_data,
@@ -114,6 +119,9 @@ async def assembled(settings: Settings) -> Parts:
         ),
         sweep=Sweep(provider=provider, store=store, owner=owner, clock=clock, rules=_gc_rules(settings)),
         abandonment=_abandonment(settings, service, links=links),
+        upkeep=Upkeep(
+            certificates=certificates, records=service.records, links=links, rules=_cert_rules(settings), clock=clock
+        ),
     )
 
 
@@ -176,6 +184,13 @@ def _certificates(settings: Settings) -> Certificates | None:
         return ManualCertificates.load(settings[tls_rows.CACERT_FILE], cert, key_file=key)
     lifetime = timedelta(seconds=settings[tls_rows.CLIENT_CERT_LIFETIME])
     return NodeAuthority.load_or_create(settings[relay.STATE_DIR], client_lifetime=lifetime)
+
+
+def _cert_rules(settings: Settings) -> CertificateRules:
+    return CertificateRules(
+        rotation=timedelta(seconds=settings[tls_rows.CA_ROTATION]),
+        warning=timedelta(seconds=settings[tls_rows.CERT_WARNING]),
+    )
 
 
 def _guest(settings: Settings) -> GuestSettings:

@@ -12,7 +12,7 @@ from caa.datapath.loop import say
 from caa.datapath.mux import Mux
 from caa.datapath.session import Session
 from caa.datapath.sockets import listen_unix
-from caa.datapath.tls import TlsError, client_context
+from caa.datapath.tls import TlsError, client_context, is_curable
 from caa.relay.dial import LONGEST_PAUSE, Dialler
 from caa.relay.session_mux import SessionMux
 
@@ -182,10 +182,15 @@ class Link:
     def not_dialled(self, refused: Refused) -> None:
         """The dial has failed for good: nothing is kept, but that a lost link stays listed."""
         self._dialler = None
+        front = self._front
         if isinstance(self._mux, SessionMux):
+            if is_curable(refused.text) and front.loop.now() < self._deadline:
+                front.loop.count("link refused", f"sandbox={self.sandbox}: {refused.text}")
+                self._retry = front.loop.later(LONGEST_PAUSE, self._redial)
+                return
             self._mux.give_up(refused.text)
             return
-        self._front.forget(self)
+        front.forget(self)
         self.close(refused)
 
     def _accepted(self, sock: Sock) -> None:

@@ -125,7 +125,8 @@ class Commands:
                 1,
                 edits.bytes_field(1, link.sandbox.encode())
                 + (edits.varint_field(2, 1) if link.connected() else b"")
-                + (edits.varint_field(3, link.shims()) if link.shims() else b""),
+                + (edits.varint_field(3, link.shims()) if link.shims() else b"")
+                + (edits.bytes_field(4, link.target.files.ca.encode()) if link.target.files.ca else b""),
             )
             for link in self._front.links()
         )

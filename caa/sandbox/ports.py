@@ -4,7 +4,7 @@ Every `remove`, `close`, `disconnect` and `delete` succeeds when its object is a
 Deadlines are points of the running event loop's clock (`loop.time()`), None means without bound.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -58,20 +58,25 @@ class PodNetworking(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkRequest:
-    """An agent link to open: where the forwarder is and who it has to be."""
+    """An agent link to open: where the forwarder is, who it has to be, which generation of our CA it trusts."""
 
     sandbox: SandboxId
     addresses: tuple[IPAddress, ...]
     server_name: str
+    ca: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkState:
-    """An agent link as the relay has it: `connected` means TLS is up, `shims` counts the shim's connections."""
+    """An agent link as the relay has it: `connected` means TLS is up, `shims` counts the shim's connections.
+
+    `ca` is the generation of our CA that it dials with, "" when that is not known.
+    """
 
     sandbox: SandboxId
     connected: bool
     shims: int
+    ca: str = ""
 
 
 class AgentLinks(Protocol):
@@ -150,3 +155,4 @@ class World:
     boot_data: BootData
     owner: Owner
     provider: str = ""
+    current_ca: Callable[[], str] = field(default=lambda: "")  # the generation of the node's CA for the next pod VM

@@ -18,7 +18,7 @@ from caa.model.instance import Instance, Owner
 from caa.model.network import Standing
 from caa.model.sandbox import Phase, PodSpec, Sandbox
 from caa.provider.contract import Provider
-from caa.sandbox.ports import AgentLinks, Clock, PodNetworking, StateStore
+from caa.sandbox.ports import AgentLinks, Clock, LinkState, PodNetworking, StateStore
 from caa.sandbox.service import SandboxService
 
 log = structlog.get_logger(__name__)
@@ -37,6 +37,7 @@ class Seen:
     sandbox: SandboxId
     instance: Instance | None = None
     standing: Standing | None = None
+    ca: str = ""
 
     @property
     def pod(self) -> PodSpec:
@@ -71,6 +72,7 @@ def record_of(seen: Seen, *, boot_id: str, now: float) -> Sandbox:
         addresses=(instance.addresses if instance else ()) or ((standing.peer,) if standing else ()),
         network=standing.network if standing else None,
         tunnel=standing.tunnel if standing else None,
+        ca=seen.ca,
     )
 
 
@@ -119,7 +121,7 @@ class Rebuild:
     async def _done(self, reason: str) -> bool:
         try:
             known = {one.id for one in self.service.records()}
-            running = [one.sandbox for one in await self.links.list() if one.sandbox not in known]
+            running = [one for one in await self.links.list() if one.sandbox not in known]
             if not running:
                 log.info("no pod runs that has no record", reason=reason)
                 return True
@@ -141,11 +143,11 @@ class Rebuild:
     async def _standing(self) -> Sequence[Standing]:
         return await _asked(self.network.standing(), "the pods' tunnels")
 
-    async def _adopted(
-        self, sandbox: SandboxId, instances: Sequence[Instance], *, standing: Sequence[Standing]
-    ) -> bool:
+    async def _adopted(self, link: LinkState, instances: Sequence[Instance], *, standing: Sequence[Standing]) -> bool:
+        sandbox = link.sandbox
         instance = instance_of(sandbox, instances)
-        seen = Seen(sandbox=sandbox, instance=instance, standing=standing_of(sandbox, standing, instance=instance))
+        found = standing_of(sandbox, standing, instance=instance)
+        seen = Seen(sandbox=sandbox, instance=instance, standing=found, ca=link.ca)
         record = record_of(seen, boot_id=self.boot_id, now=self.clock.wall())
         new = await self.service.adopt(record)
         if new:

@@ -46,7 +46,7 @@ def begun(record: Sandbox) -> Sandbox:
 def cleared(record: Sandbox, event: Event) -> Sandbox:
     """The record when everything of its start is undone. The tunnel goes: an index is never used twice."""
     phase = after(record.phase, event)
-    return replace(record, phase=phase, reached="", instance=None, addresses=(), tunnel=None)
+    return replace(record, phase=phase, reached="", instance=None, addresses=(), tunnel=None, ca="")
 
 
 async def run(life: Life, world: World, *, steps: Sequence[Step], deadline: float) -> CaaError | None:
@@ -90,7 +90,14 @@ async def _prepared(record: Sandbox, world: World) -> Sandbox:
     network = record.network or await world.network.inspect(record.pod.netns)
     index = await world.store.next_tunnel_index()
     tunnel = await world.network.worker_tunnel(index, network)
-    return replace(record, network=network, tunnel=tunnel, owner=world.owner, provider=world.provider)
+    return replace(
+        record,
+        network=network,
+        tunnel=tunnel,
+        owner=world.owner,
+        provider=world.provider,
+        ca=world.current_ca(),
+    )
 
 
 async def _undone(life: Life, world: World, *, steps: Sequence[Step], failure: CaaError) -> None:

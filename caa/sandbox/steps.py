@@ -157,7 +157,9 @@ class Link:
     remedy: str = "see the pod VM's console; the forwarder's port must be open from this node (PROXY_TIMEOUT bounds it)"
 
     async def up(self, record: Sandbox, deadline: float | None) -> Sandbox:
-        request = LinkRequest(sandbox=record.id, addresses=record.addresses, server_name=record.instance_name)
+        request = LinkRequest(
+            sandbox=record.id, addresses=record.addresses, server_name=record.instance_name, ca=record.ca
+        )
         await self.links.open(request, deadline)
         return record
 

@@ -10,7 +10,6 @@ from tests.architecture.conftest import ROOT, Source, nothing
 # path -> why it sleeps by itself. Everything else is given a clock.
 SLEEPERS: dict[str, str] = {
     "caa/node/system.py": "the clock that is injected",
-    "caa/node/daemon.py": "the pauses of the daemon's own endless tasks",
     "caa/node/links.py": "between two dials of the relay, within the call's deadline",
     "caa/node/stops.py": "between two looks into the folder of stops, an endless task",
     "caa/sandbox/abandoned.py": "between two looks at the links, an endless task; each look is given the time",

@@ -109,19 +109,22 @@ class Link(_message.Message):
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     CONNECTED_FIELD_NUMBER: _builtins.int
     SHIMS_FIELD_NUMBER: _builtins.int
+    CA_FILE_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     connected: _builtins.bool
     shims: _builtins.int
+    ca_file: _builtins.str
     def __init__(
         self,
         *,
         sandbox_id: _builtins.str = ...,
         connected: _builtins.bool = ...,
         shims: _builtins.int = ...,
+        ca_file: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "sandbox_id", b"sandbox_id", "shims", b"shims"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_file", b"ca_file", "connected", b"connected", "sandbox_id", b"sandbox_id", "shims", b"shims"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

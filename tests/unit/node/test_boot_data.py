@@ -1,5 +1,6 @@
 """What the user data is made of, and what is refused before a cloud is asked."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_interface
 from typing import Any
@@ -15,6 +16,7 @@ from caa.node.boot_data import GuestSettings, UserData, default_initdata
 from caa.userdata import initdata
 from caa.userdata.budget import Budget
 from caa.wire.certs import ServerIdentity, TlsFiles
+from caa.wire.expiry import Expiry
 
 TOML = 'algorithm = "sha256"\nversion = "0.1.0"\n[data]\n'
 OTHER = TOML + '"aa.toml" = "x"\n'
@@ -34,17 +36,23 @@ RECORD = Sandbox(
 
 
 class Certificates:
-    def client_files(self) -> TlsFiles:
+    def current(self) -> str:
+        return "7"
+
+    def client_files(self, ca: str) -> TlsFiles:
         return TlsFiles("", "", "")
 
-    def renew_in(self) -> float | None:
-        return None
+    def generation_of(self, ca_file: str) -> str:
+        return ""
+
+    def expiries(self) -> Sequence[Expiry]:
+        return []
 
     def server_name(self, instance_name: str) -> str:
         return instance_name
 
-    def server_identity(self, instance_name: str) -> ServerIdentity:
-        return ServerIdentity(client_ca="CA", cert=f"CERT of {instance_name}", key="KEY")
+    def server_identity(self, instance_name: str, ca: str) -> ServerIdentity:
+        return ServerIdentity(client_ca=f"CA {ca}", cert=f"CERT of {instance_name}", key="KEY")
 
 
 async def files(data: UserData, record: Sandbox = RECORD) -> dict[str, str]:

@@ -151,8 +151,8 @@ def test_the_extensions_of_a_leaf(authority: NodeAuthority, clock: Clock) -> Non
     key_id = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
     assert key_id == ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
     assert leaf.not_valid_before_utc >= ca.not_valid_before_utc
-    assert leaf.not_valid_before_utc == clock.now - timedelta(minutes=5)
-    assert leaf.not_valid_after_utc == clock.now + timedelta(days=730)
+    assert leaf.not_valid_before_utc == clock.now - timedelta(minutes=15)
+    assert leaf.not_valid_after_utc == clock.now + timedelta(days=730, minutes=15)
     assert identity.key.startswith("-----BEGIN PRIVATE KEY-----")  # PKCS#8
     assert isinstance(serialization.load_pem_private_key(identity.key.encode(), None), ec.EllipticCurvePrivateKey)
 
@@ -198,17 +198,15 @@ def test_many_that_start_at_once_end_with_one_ca(tmp_path: Path, clock: Clock) -
 
 def _client_end(authority: NodeAuthority) -> datetime:
     pem = Path(authority.client_files().cert_file).read_bytes()
-    return x509.load_pem_x509_certificate(pem).not_valid_after_utc
+    return x509.load_pem_x509_certificate(pem).not_valid_after_utc - pki.CLOCK_SKEW
 
 
 def test_the_client_certificate_is_renewed_when_a_third_is_left(authority: NodeAuthority, clock: Clock) -> None:
     start = clock.now
     assert _client_end(authority) == start + timedelta(hours=24)
-    assert authority.renew_in() == 16 * 3600
     clock.now = start + timedelta(hours=15, minutes=59)
     assert _client_end(authority) == start + timedelta(hours=24)
     clock.now = start + timedelta(hours=16)
-    assert authority.renew_in() == 0
     assert _client_end(authority) == clock.now + timedelta(hours=24)
 
 
@@ -224,7 +222,6 @@ def test_a_clock_that_was_set_back_renews_the_certificate(authority: NodeAuthori
 def test_a_broken_client_certificate_is_made_anew(authority: NodeAuthority, content: str) -> None:
     path = Path(authority.client_files().cert_file)
     path.write_text(content)
-    assert authority.renew_in() == 0
     assert pki.load(Path(authority.client_files().cert_file).read_text()).key_pem
 
 
@@ -244,7 +241,7 @@ def test_half_a_ca_says_what_to_do(authority: NodeAuthority, tmp_path: Path, clo
     (tmp_path / "state" / "tls" / name).unlink()
     with pytest.raises(StateError, match=rf"{name} is missing.*[Rr]estore.*remove the folder"):
         NodeAuthority.load_or_create(tmp_path / "state", clock=clock)
-    assert authority.ca_pem
+    assert authority.current() == "1"
 
 
 @pytest.mark.parametrize("name", ["ca.crt", "ca.key"])
@@ -255,7 +252,7 @@ def test_a_damaged_ca_says_what_to_do(
     (tmp_path / "state" / "tls" / name).write_bytes(content.encode("latin-1"))
     with pytest.raises(StateError, match="damaged or do not belong together"):
         NodeAuthority.load_or_create(tmp_path / "state", clock=clock)
-    assert authority.ca_pem
+    assert authority.current() == "1"
 
 
 def test_a_key_of_another_ca_is_noticed(authority: NodeAuthority, tmp_path: Path, clock: Clock) -> None:
@@ -265,21 +262,25 @@ def test_a_key_of_another_ca_is_noticed(authority: NodeAuthority, tmp_path: Path
     with pytest.raises(StateError, match="do not belong together") as caught:
         NodeAuthority.load_or_create(tmp_path / "state", clock=clock)
     assert "PRIVATE" not in str(caught.value)
-    assert authority.ca_pem
+    assert authority.current() == "1"
 
 
 def test_a_key_that_others_can_read_is_refused(authority: NodeAuthority, tmp_path: Path, clock: Clock) -> None:
     (tmp_path / "state" / "tls" / "ca.key").chmod(0o640)
     with pytest.raises(StateError, match="chmod 600"):
         NodeAuthority.load_or_create(tmp_path / "state", clock=clock)
-    assert authority.ca_pem
+    assert authority.current() == "1"
 
 
-def test_an_expired_ca_is_noticed(authority: NodeAuthority, tmp_path: Path, clock: Clock) -> None:
+def test_an_expired_ca_gets_a_successor(authority: NodeAuthority, tmp_path: Path, clock: Clock) -> None:
+    old = authority.ca_pem
     clock.now += timedelta(days=3651)
+    again = NodeAuthority.load_or_create(tmp_path / "state", clock=clock)
+    assert again.current() == "2"
+    assert again.ca_pem != old
     with pytest.raises(StateError, match="it expired on"):
-        NodeAuthority.load_or_create(tmp_path / "state", clock=clock)
-    assert authority.ca_pem
+        again.client_files("1")
+    assert again.server_identity(NAME, "2").client_ca == again.ca_pem
 
 
 def test_no_leaf_outlives_its_ca(authority: NodeAuthority, clock: Clock) -> None:
@@ -328,7 +329,7 @@ def test_manual_certificates_are_used_as_they_are(manual, tmp_path: Path, clock:
     ca_file, cert_file, key_file, ca = manual
     certificates = ManualCertificates.load(ca_file, cert_file, key_file=key_file)
     assert certificates.client_files() == TlsFiles(str(ca_file), str(cert_file), str(key_file))
-    assert certificates.renew_in() is None
+    assert (certificates.current(), certificates.generation_of(str(ca_file))) == ("", "")
     assert certificates.server_name(NAME) == "podvm-server"
     assert certificates.server_identity(NAME) == ServerIdentity(ca.cert_pem)
     guest = pki.issue(ca, pki.Profile("operator", "podvm-server", timedelta(days=1), server=True), now=clock.now)
