@@ -1,6 +1,7 @@
 """What a change of settings reaches in the assembled node: every live row, the driver's own ones included."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from caa.errors import CaaError, ConfigError
 from caa.model.ids import SandboxId
 from caa.model.instance import InstanceType, LaunchRequest, Owner
 from caa.node import parts
+from caa.node.certificates import Rules as CertificateRules
 from caa.node.parts import Parts, assembled
 from caa.node.reload import changes
 from caa.provider.registry import Driver
@@ -83,6 +85,7 @@ async def test_times_and_rules(live: Node) -> None:
     live.change(
         START_TIMEOUT="5m", UNSTARTED_GRACE="1m", UNOPENED_GRACE="2s", CLOSED_GRACE="0",
         ENABLE_GC="no", GC_INTERVAL="7m", GC_GRACE_PERIOD="1s", GC_DRY_RUN="yes",
+        CAA_CA_ROTATION="24h", CAA_CERT_WARNING="48h",
     )  # fmt: skip
     node = live.parts
     assert node.service.limits.start == 300
@@ -90,6 +93,7 @@ async def test_times_and_rules(live: Node) -> None:
     assert node.abandonment.graces.closed == 0
     rules = node.sweep.rules
     assert (rules.enabled, rules.interval, rules.grace, rules.dry_run) == (False, 420, 1, True)
+    assert node.upkeep.rules == CertificateRules(rotation=timedelta(days=1), warning=timedelta(days=2))
     assert len(live.clouds) == 1, "the driver's own settings have not changed"
 
 
@@ -122,4 +126,5 @@ async def test_the_rows_that_are_live_are_those_that_are_applied() -> None:
         "start_timeout", "drain_grace", "unstarted_grace", "unopened_grace", "closed_grace",
         "enable_gc", "gc_interval", "gc_grace_period", "gc_dry_run",
         "initdata", "enable_scratch_space", "external_network_via_podvm", "log_level", "log_format",
+        "ca_rotation", "cert_warning",
     }  # fmt: skip
