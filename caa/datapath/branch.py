@@ -9,6 +9,7 @@ from caa.datapath.frames import (
     HEADER,
     HEADER_SIZE,
     MAX_PAYLOAD,
+    NOTED,
     REQUEST,
     RESOURCE_EXHAUSTED,
     Malformed,
@@ -26,7 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from caa.datapath.frames import Watch
+    from caa.datapath.frames import Flight, Watch
     from caa.datapath.loop import Loop
     from caa.datapath.sockets import Sock
     from caa.datapath.tls import TlsObject
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
         watch: Watch | None
         last: int
         dark: bool
-        notes: bool
+        flight: Flight | None
         stopped: bool
 
         @property
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
         def rename(self, branch: Branch, data: bytearray, *, at: int) -> bool: ...
         def send(self, data: memoryview, branch: Branch) -> None: ...
         def within(self, branch: Branch) -> bool: ...
-        def note_all(self, data: bytearray, end: int) -> None: ...
         def hold(self, branch: Branch) -> None: ...
         def release(self, branch: Branch) -> None: ...
         def detach(self, branch: Branch) -> None: ...
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 # Answers of our own that a branch may leave unread before its requests are no longer read.
 _OWN_ANSWERS = 256 << 10
 _LATE_ANSWERS = 256
+# Calls that wait for an answer while they are remembered or their ids are mapped. A shim has at most 7 (seen).
+MAX_CALLS = 4096
 _head = HEADER.unpack_from
 
 
@@ -216,13 +218,13 @@ class Branch:
         mux = self._mux
         at = 0
         raw = mux.loop.raw
-        if mux.direct is self and self.part is None and not self.drop and not mux.dark:
-            at, highest = scan_requests(raw, got, watch=mux.watch)
+        flight = mux.flight
+        few = flight is None or len(flight) < MAX_CALLS
+        if mux.direct is self and self.part is None and not self.drop and few and not mux.dark:
+            at, highest = scan_requests(raw, got, watch=mux.watch, flight=flight)
             if highest > mux.last:  # noqa: PLR1730  # max() is a call, and this is met by every request
                 mux.last = highest
             if at:
-                if mux.notes:
-                    mux.note_all(raw, at)
                 mux.send(buffer[:at], self)
             if at == got:
                 return
@@ -304,11 +306,19 @@ class Branch:
         return self._admit(data, at)
 
     def _admit(self, data: bytearray, at: int) -> bool:
-        mux = self._mux
+        mux, flight = self._mux, self._mux.flight
+        size, stream, _, _ = _head(data, at)
+        if flight is not None and len(flight) >= MAX_CALLS:
+            return False
         if mux.claim(self):
-            mux.last = max(mux.last, _head(data, at)[1])
-            return True
-        return mux.rename(self, data, at=at)
+            mux.last = max(mux.last, stream)
+        elif mux.rename(self, data, at=at):
+            stream = mux.last
+        else:
+            return False
+        if flight is not None:
+            flight[stream] = data[at : at + HEADER_SIZE + size] if size <= NOTED else b""
+        return True
 
     def _apart(self, data: bytearray, header: tuple[int, int, int, int]) -> None:
         """A request that is changed, or answered here."""

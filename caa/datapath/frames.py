@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     Rewrite = Callable[[bytes], bytes]
     Buffer = bytes | bytearray | memoryview
+    # Calls that wait for an answer, by upstream id: the request's frame as it was sent, empty for one of over `NOTED`.
+    Flight = dict[int, bytes | bytearray]
 
 HEADER = Struct(">IIBB")
 HEADER_SIZE = 10
@@ -42,6 +44,8 @@ _SERVICE_LENGTH_AT = HEADER_SIZE + 1
 _HEALTH_LENGTH = len("grpc.Health")
 CHECK = _HEALTH_PREFIX + b"\x05Check"
 SLACK = 32
+# Requests of up to this payload are kept whole while they are in flight: reads and long polls have 300 bytes at most.
+NOTED = 1 << 10
 _head = Struct(">IIB").unpack_from
 
 
@@ -125,8 +129,10 @@ class Watch:
         return bytearray(HEADER.pack(len(envelope), stream, kind, flags) + envelope)
 
 
-def scan_requests(data: bytearray, end: int, *, watch: Watch | None) -> tuple[int, int]:
+def scan_requests(data: bytearray, end: int, *, watch: Watch | None, flight: Flight | None = None) -> tuple[int, int]:
     """How far `data[:end]` is a row of whole requests that may go on as they are, and the highest of their ids.
+
+    They are entered in `flight`.
 
     This and `scan_answers` are met by every frame, so they repeat in one loop what `check` and `Watch.wants` say.
     A look at a short frame may reach beyond `end`: `data` must be `SLACK` bytes longer, whatever they hold.
@@ -147,20 +153,27 @@ def scan_requests(data: bytearray, end: int, *, watch: Watch | None) -> tuple[in
                 break
         if stream > highest:  # noqa: PLR1730  # max() is a call
             highest = stream
+        if flight is not None:
+            flight[stream] = data[at:after] if size <= NOTED else b""
         at = after
     return at, highest
 
 
-def scan_answers(data: bytearray, end: int, *, identity: int) -> int:
-    """How far `data[:end]` is a row of answers to streams up to `identity`; the last one may reach beyond `end`."""
-    at = 0
+def scan_answers(data: bytearray, end: int, *, identity: int, flight: Flight | None = None) -> tuple[int, int]:
+    """How far `data[:end]` is a row of answers to streams up to `identity`, and the stream of the last one.
+
+    That one may reach beyond `end`; those that are whole are taken out of `flight`.
+    """
+    at = stream = 0
     last_header = end - HEADER_SIZE
     while at <= last_header:
         size, stream, kind = _head(data, at)
         if kind != RESPONSE or not stream & 1 or stream > identity or size > MAX_PAYLOAD:
             break
         at += HEADER_SIZE + size
-    return at
+        if flight and at <= end:
+            flight.pop(stream, None)
+    return at, stream
 
 
 def is_check(data: bytes | bytearray, at: int) -> bool:

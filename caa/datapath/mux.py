@@ -7,13 +7,15 @@ asks nothing (runtime-rs keeps such a one) costs nothing.
 
 Answers are cut through: a frame is passed on as it comes in. Only the headers are read, so that an answer of our own is
 put between two frames and never into one. Answers to a connection that is gone are dropped.
+
+A relay's mux remembers the calls in flight, for `flight.reask` on another connection to the agent.
 """
 
 from __future__ import annotations
 
 from struct import pack_into
 
-from caa.datapath.branch import Branch
+from caa.datapath.branch import MAX_CALLS, Branch
 from caa.datapath.frames import HEADER, HEADER_SIZE, MAX_PAYLOAD, RESPONSE, Malformed, check, scan_answers, too_large
 from caa.datapath.loop import BROKEN, IN, OUT
 from caa.datapath.pipe import RECORD, Outlet, gather, reader
@@ -23,15 +25,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from caa.datapath.frames import Watch
+    from caa.datapath.frames import Flight, Watch
     from caa.datapath.loop import Loop
     from caa.datapath.sockets import Sock
     from caa.datapath.tls import TlsObject
 
 # Connections on one link. A shim has one or two; more than this is a fault and is refused.
 MAX_BRANCHES = 32
-# Calls that wait for an answer while ids are mapped. A shim has at most 7 (seen); a call here costs 200 bytes.
-MAX_CALLS = 4096
 _ALL = 0xFFFFFFFF
 _LAST_ID = 0xFFFFFFFD
 _head = HEADER.unpack_from
@@ -55,10 +55,10 @@ class Mux:
         "dark",
         "direct",
         "fd",
+        "flight",
         "identity",
         "last",
         "loop",
-        "notes",
         "outlet",
         "owner",
         "part",
@@ -87,7 +87,7 @@ class Mux:
         self.identity = _ALL  # answers up to this id belong to the owner, under the same id
         self.last = 0  # the highest id sent upstream
         self.dark = False  # the link is down for a while
-        self.notes = False  # `note_all` wants to see the requests that go on as they are
+        self.flight: Flight | None = None  # calls that wait for an answer, by the id sent upstream; see `remember`
         self.stopped = False  # nothing more can be sent for the moment
         self.closed = False
         self.owner: Branch | None = None
@@ -101,6 +101,10 @@ class Mux:
         self._read: Callable[[memoryview], int] = len  # nobody calls it before `connect`
         if sock is not None:
             self.connect(sock, tls)
+
+    def remember(self) -> None:
+        """Keep the calls in flight, for `flight.reask`. To be said before the first call."""
+        self.flight = {}
 
     def connect(self, sock: Sock, tls: TlsObject | None) -> None:
         """Use this upstream connection."""
@@ -175,7 +179,7 @@ class Mux:
         pack_into(">I", data, at + 4, fresh)
         return True
 
-    def send(self, data: memoryview, branch: Branch) -> None:
+    def send(self, data: memoryview, branch: Branch | None) -> None:
         """Send whole frames upstream. When it is full all branches pause; who filled it comes last when it goes on."""
         try:
             sent = self.write(data) if self.outlet.rest is None else 0
@@ -188,17 +192,30 @@ class Mux:
             self.outlet.keep(data[sent:])
             self.full(branch)
 
-    def full(self, branch: Branch) -> None:
+    def full(self, branch: Branch | None) -> None:
         """Pause all branches."""
-        if branch in self.branches:
+        if branch is not None and branch in self.branches:
             self.branches.remove(branch)
             self.branches.append(branch)
         self.stopped = True
         for one in self.branches:
             one.pause()
 
-    def note_all(self, data: bytearray, end: int) -> None:
-        """Look at the requests in `data[:end]`, which go on as they are."""
+    def break_off(self) -> None:
+        """Nothing follows what has been read of the agent so far. Who has got a part of an answer only, ends."""
+        partly, self.to = (self.to if self.skip else None), None
+        self.skip, self.part = 0, b""
+        if partly is not None:
+            self.loop.count("answer broken off", "a connection of the shim has got a part of it and is closed")
+            partly.close()
+
+    def take_back(self, stream: int) -> tuple[Branch | None, int]:
+        """Expect no answer to a call any more; who made it, None when it is gone, and its own id there."""
+        if self.flight:
+            self.flight.pop(stream, None)
+        if stream <= self.identity:
+            return self.owner, stream
+        return self.calls.pop(stream, (None, 0))
 
     def within(self, branch: Branch) -> bool:
         """Whether `branch` has got a part of a frame only, so that nothing may be put in now."""
@@ -234,12 +251,14 @@ class Mux:
     def detach(self, branch: Branch) -> None:
         """Forget a branch that is gone; what was meant for it is dropped from now on."""
         self.branches.remove(branch)
+        streams = [stream for stream, (asker, _) in self.calls.items() if asker is branch]
         if self.owner is branch:
             self.owner = self.direct = None
+            streams += [stream for stream in self.flight or () if stream <= self.identity]
         if self.to is branch:
             self.to = None
-        for stream in [stream for stream, (asker, _) in self.calls.items() if asker is branch]:
-            del self.calls[stream]
+        for stream in streams:
+            self.take_back(stream)
         self.release(branch)
 
     # What the upstream connection says
@@ -284,10 +303,13 @@ class Mux:
                 self.to.deliver(buffer[:got])
             return
         if not self.skip and not self.part:
-            at = scan_answers(self.loop.raw, got, identity=self.identity)
+            at, last = scan_answers(self.loop.raw, got, identity=self.identity, flight=self.flight)
             if at >= got:
                 self.to = self.owner
-                self.skip = at - got
+                if at > got:
+                    self.skip = at - got
+                    if self.flight:
+                        self.flight.pop(last, None)
                 if self.owner is not None:
                     self.owner.deliver(buffer[:got])
                 return
@@ -346,10 +368,8 @@ class Mux:
 
     def _asker(self, data: memoryview, at: int, *, stream: int) -> Branch | None:
         """Who made the call; its own id is put back. None when it is gone."""
-        if stream <= self.identity:
-            return self.owner
-        branch, own = self.calls.pop(stream, (None, 0))
-        if branch is not None:
+        branch, own = self.take_back(stream)
+        if branch is not None and own != stream:
             pack_into(">I", data, at + 4, own)
         return branch
 

@@ -177,7 +177,9 @@ class Link:
         if session is not None and session.up and tls is not None:
             return SessionMux(front, sock, tls=tls, session=session, keeper=self)
         self._session = None
-        return Mux(front.loop, sock, tls=tls, watch=front.watch, lost=self.lost)
+        mux = Mux(front.loop, sock, tls=tls, watch=front.watch, lost=self.lost)
+        mux.remember()
+        return mux
 
     def not_dialled(self, refused: Refused) -> None:
         """The dial has failed for good: nothing is kept, but that a lost link stays listed."""

@@ -1,8 +1,8 @@
 """The relay's end of a session: the mux of a pod whose link may break. The shim's connections stay.
 
 While the link is down requests wait in the session, and the shim's health checks are answered here: Kata's Go shim ends
-the pod at the first one that stays unanswered for 30 s. That goes for one that was under way at the cut too, so the ids
-of health checks are noted; an answer that comes after ours is dropped.
+the pod at the first one that stays unanswered for 30 s. That goes for one that was under way at the cut too; an answer
+that comes after ours is dropped.
 
 An answer is passed on when it is whole: ours could not be put into the middle of it. A very large one is cut through.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from caa.datapath import edits
 from caa.datapath.branch import Branch
-from caa.datapath.frames import CHECK, HEADER, HEADER_SIZE, Malformed, answer, is_check, scan_answers, stream_of
+from caa.datapath.frames import HEADER, HEADER_SIZE, Malformed, answer, is_check, scan_answers, stream_of
 from caa.datapath.loop import IN
 from caa.datapath.mux import Mux
 from caa.datapath.pipe import RECORD, gather
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 SERVING = edits.varint_field(1, 1)  # HealthCheckResponse{status: SERVING}
 # Answers of up to this size are passed on whole; an agent answers with 32 KiB at most but for metrics.
 WHOLE = 64 << 10
-# More health checks than a shim has under way: one on each of its one or two connections.
-_MANY = 4
 _head = HEADER.unpack_from
 
 
@@ -59,13 +57,6 @@ class ShimBranch(Branch):
     def _plain(self, data: bytearray, at: int) -> bool:
         return not (self._trunk.dark and is_check(data, at)) and super()._plain(data, at)
 
-    def _admit(self, data: bytearray, at: int) -> bool:
-        if not super()._admit(data, at):
-            return False
-        if is_check(data, at):
-            self._trunk.note(_head(data, at)[1])
-        return True
-
     def _apart(self, data: bytearray, header: tuple[int, int, int, int]) -> None:
         if self._trunk.dark and is_check(data, 0):
             self.own(answer(stream_of(data), SERVING))
@@ -79,7 +70,7 @@ class SessionMux(Mux):
     After a cut `go_on` takes the next link, `give_up` ends the waiting.
     """
 
-    __slots__ = ("_clock", "_keeper", "_stirred", "_wait", "answered", "noted", "session")
+    __slots__ = ("_clock", "_keeper", "_stirred", "_wait", "answered", "session")
 
     def __init__(
         self,
@@ -97,9 +88,8 @@ class SessionMux(Mux):
         self._stirred = False
         self._wait = b""  # the beginning of a frame that is not whole, not counted as received
         self.answered: set[int] = set()  # calls answered here, whose answers are dropped
-        self.noted: set[int] = set()
         super().__init__(ground.loop, sock, tls=tls, watch=ground.watch, lost=keeper.lost)
-        self.notes = True
+        self.remember()
         if sock is not None:
             self._start()
 
@@ -113,33 +103,6 @@ class SessionMux(Mux):
         """Nobody dials any more."""
         self._end(why)
 
-    def note(self, stream: int) -> None:
-        """This call is a health check."""
-        self.noted.add(stream)
-
-    def note_all(self, data: bytearray, end: int) -> None:
-        """Note the health checks among the requests in `data[:end]`, up to a number that no shim reaches.
-
-        Behind the first few the walk goes on only where it can find one: every request of a busy pod is met here.
-        """
-        at, seen, noted = 0, 0, self.noted
-        while at < end and len(noted) < _MANY:
-            if seen == _MANY and data.find(CHECK, at, end) < 0:
-                break
-            size, stream, _, _ = _head(data, at)
-            if data.startswith(CHECK, at + HEADER_SIZE):
-                noted.add(stream)
-            at += HEADER_SIZE + size
-            seen += 1
-
-    def _settle(self, end: int) -> None:
-        """Take the answers of `loop.raw[:end]` out of what is noted."""
-        at, data, noted = 0, self.loop.raw, self.noted
-        while noted and at < end:
-            size, stream, _, _ = _head(data, at)
-            noted.discard(stream)
-            at += HEADER_SIZE + size
-
     def _start(self) -> None:
         self._clock.add(self)
         self._drain()
@@ -152,7 +115,7 @@ class SessionMux(Mux):
 
     # To the link
 
-    def send(self, data: memoryview, branch: Branch) -> None:
+    def send(self, data: memoryview, branch: Branch | None) -> None:
         """Take whole requests; they go out now, or with the next link."""
         session = self.session
         keep = len(data) >= LARGE
@@ -233,10 +196,8 @@ class SessionMux(Mux):
             self._stirred = True
             self._clock.stir(self)
         if not skip and not self.answered:
-            at = scan_answers(self.loop.raw, got, identity=self.identity)
+            at, _ = scan_answers(self.loop.raw, got, identity=self.identity, flight=self.flight)
             if at == got:
-                if self.noted:
-                    self._settle(got)
                 session.passed(got, 0)
                 if self.owner is not None:
                     self.owner.deliver(buffer[:got])
@@ -278,7 +239,6 @@ class SessionMux(Mux):
         return min(at, got)
 
     def _asker(self, data: memoryview, at: int, *, stream: int) -> Branch | None:
-        self.noted.discard(stream)
         if stream in self.answered:
             self.answered.discard(stream)
             return None
@@ -337,13 +297,10 @@ class SessionMux(Mux):
         self._wait = b""
 
     def _answer_checks(self) -> None:
-        streams, self.noted = self.noted, set()
-        for stream in streams:
+        for stream in [stream for stream, frame in (self.flight or {}).items() if is_check(frame, 0)]:
+            branch, own = self.take_back(stream)
             if stream <= self.identity:
-                branch, own = self.owner, stream
                 self.answered.add(stream)
-            else:
-                branch, own = self.calls.pop(stream, (None, 0))
             if branch is not None:
                 branch.own(answer(own, SERVING))
 
