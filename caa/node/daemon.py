@@ -16,7 +16,7 @@ import structlog
 from caa.config import identity, node, relay
 from caa.config.lifetimes import DRAIN_GRACE
 from caa.config.load import Loaded, Settings
-from caa.errors import ConfigError
+from caa.errors import ConfigError, ProviderError
 from caa.logs import configure
 from caa.model.instance import Severity
 from caa.node.hypervisor_api import HypervisorApi, announce_on
@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 SOCKET = "node.sock"
 _TOLERATED = 900.0  # seconds; a call of the cloud that never returns must not be the last sweep
+_CLOSING = 5.0  # seconds for a driver to let go of its connections; the kubelet waits 30 s for all of the end
+_CHECKING = 60.0  # seconds for CLOUD_CONFIG_VERIFY; running pods are looked at after it
 _UNDOING_SHARE = 1 / 3  # of DRAIN_GRACE is kept for the undoing of starts that did not finish
 
 
@@ -74,8 +76,10 @@ class _Signals:
 
 def _close_at_the_end(parts: Parts, stack: AsyncExitStack) -> None:
     """Last in, first out: the service's tasks end before what they use."""
-    for close in (parts.store.close, parts.networking.close, parts.provider.close, parts.links.disconnect):
-        stack.push_async_callback(close)
+    stack.push_async_callback(parts.store.close)
+    stack.push_async_callback(parts.networking.close)
+    stack.push_async_callback(_tolerated, "close the driver", parts.provider.close, limit=_CLOSING)
+    stack.push_async_callback(parts.links.disconnect)
     stack.push_async_callback(parts.service.close)
 
 
@@ -188,7 +192,15 @@ class _Daemon:
         self.changed = asyncio.Event()
 
     async def _verify(self) -> None:
-        findings = await self.parts.provider.check()
+        """What the cloud refuses ends the process; a cloud that cannot be asked does not, for pods may run."""
+        try:
+            async with asyncio.timeout(_CHECKING):
+                findings = await self.parts.provider.check()
+        except Exception as error:
+            if isinstance(error, ProviderError) and not error.retryable:
+                raise ConfigError(f"CLOUD_CONFIG_VERIFY: the cloud refused the check: {error}") from error
+            log.error("CLOUD_CONFIG_VERIFY: the cloud could not be asked", error=f"{type(error).__name__}: {error}")
+            return
         for finding in findings:
             log.info("checked", subject=finding.subject, severity=finding.severity, detail=finding.detail)
         bad = [
@@ -198,10 +210,10 @@ class _Daemon:
             raise ConfigError("CLOUD_CONFIG_VERIFY found: " + "; ".join(bad))
 
 
-async def _tolerated(what: str, act: Callable[[], Awaitable[Any]]) -> None:
+async def _tolerated(what: str, act: Callable[[], Awaitable[Any]], *, limit: float = _TOLERATED) -> None:
     """Do what pods can live without; a failure is told once here and tried again by whoever comes next."""
     try:
-        async with asyncio.timeout(_TOLERATED):
+        async with asyncio.timeout(limit):
             await act()
     except Exception as error:  # also a driver's that breaks its contract: pods run on without
         log.error("failed, going on without", what=what, error=f"{type(error).__name__}: {error}")

@@ -139,7 +139,7 @@ class Faulty:
         return await self._around("console", lambda: self._driver.console(instance))
 
     async def close(self) -> None:
-        await self._driver.close()
+        await self._around("close", self._driver.close)
 
     async def _around(self, call: str, effect: Callable[[], Awaitable[T]]) -> T:
         self.calls.append(call)

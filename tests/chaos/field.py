@@ -28,6 +28,7 @@ class Plan:
     seed: int
     pods: int
     lanes: int = 2
+    provider: str = "local"
 
     def chance(self, name: str) -> random.Random:
         """A sequence of its own for each part, so that their timing does not mix their draws."""
@@ -95,7 +96,7 @@ async def opened(plan: Plan, outcome: Outcome) -> AsyncIterator[Field]:
     paths = Paths(plan.folder)
     stage = Stage(paths)
     before = await stage.look()
-    daemons = Daemons(paths, "local", plan.environ)
+    daemons = Daemons(paths, plan.provider, plan.environ)
     began = time.monotonic()
     try:
         await daemons.start()

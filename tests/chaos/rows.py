@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from tests.chaos.cutter import Cutter
+from tests.chaos.faults import driver_faults
 from tests.chaos.field import Field, Plan, opened
 from tests.chaos.load import SERVE
 from tests.chaos.report import Outcome
@@ -114,4 +115,5 @@ ROWS: Mapping[str, Row] = {
     "cuts": Row(
         cuts, Size(1000, 20, 15.0), Size(60, 6, 4.0), 0, "caa.datapath.greeter", "links are not resumable sessions yet"
     ),
+    "driver-faults": Row(driver_faults, Size(1, 1, 0), Size(1, 1, 0), 0),
 }
