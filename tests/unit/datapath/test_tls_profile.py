@@ -88,3 +88,16 @@ def test_a_refusal_is_final_and_a_broken_way_is_not(reason: str | None, final: b
     error.reason = reason
     assert tls.is_final(error) is final
     assert not tls.is_final(ConnectionResetError())
+
+
+def test_an_expired_certificate_says_whose_it_is_and_what_to_do() -> None:
+    ours, theirs = ssl.SSLError(1, "x"), ssl.SSLCertVerificationError(1, "x")
+    ours.reason = "SSLV3_ALERT_CERTIFICATE_EXPIRED"
+    theirs.verify_message = "certificate has expired"
+    assert "caa certs show" in tls.reason(ours)
+    assert tls.is_curable(f"pod VM x: {tls.reason(ours)}")
+    assert "only a new pod VM gets another one" in tls.reason(theirs)
+    assert not tls.is_curable(tls.reason(theirs))
+    theirs.verify_message = "certificate is not yet valid"
+    assert "compare the clocks" in tls.reason(theirs)
+    assert not tls.is_curable("tlsv1 alert unknown ca")

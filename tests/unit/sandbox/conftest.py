@@ -186,7 +186,7 @@ class FakeLinks:
         await self.faults.around("links.close", lambda: self.opened.pop(sandbox, None))
 
     async def list(self) -> Sequence[LinkState]:
-        return [LinkState(sandbox=one, connected=True, shims=1) for one in self.opened]
+        return [LinkState(sandbox=one, connected=True, shims=1, ca=link.ca) for one, link in self.opened.items()]
 
 
 @dataclass
@@ -283,6 +283,7 @@ class Bench:
         self.clock = FakeClock()
         self.boot_id = "boot-1"
         self.owner = OWNER
+        self.ca = ""
         self.service = self._new_service()
 
     def steps(self) -> list[Step]:
@@ -296,7 +297,12 @@ class Bench:
 
     def _new_service(self) -> SandboxService:
         world = World(
-            store=self.store, network=self.network, links=self.links, boot_data=self.boot_data, owner=self.owner
+            store=self.store,
+            network=self.network,
+            links=self.links,
+            boot_data=self.boot_data,
+            owner=self.owner,
+            current_ca=lambda: self.ca,
         )
         return SandboxService(world, self.steps(), clock=self.clock, boot_id=self.boot_id, limits=Limits())
 

@@ -33,6 +33,7 @@ def rebuild(bench: Any) -> Rebuild:
 
 async def damaged(bench: Any) -> None:
     """One runs, one is only created; then the node dies and its records are gone."""
+    bench.ca = "3"
     await bench.service.create(ONE, bench.pod())
     await bench.service.start(ONE)
     await bench.service.create(TWO, bench.pod("two"))
@@ -54,6 +55,7 @@ async def test_what_runs_is_found_and_can_be_stopped(bench: Any) -> None:
     (record,) = bench.store.rows.values()
     assert (record.id, record.phase, record.instance) == (ONE, Phase.RUNNING, "i-1")
     assert record.instance_name == "podvm-web-aaaaaaaa"
+    assert record.ca == "3", "the relay knows which CA the pod VM trusts"
     assert bench.provider.living.keys() == {"i-1"}
     await stopped(bench)
 
