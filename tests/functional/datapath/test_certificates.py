@@ -18,7 +18,8 @@ from caa.model.ids import SandboxId
 from caa.model.sandbox import Phase, PodSpec, Sandbox
 from caa.node.certificates import RETIRE_GRACE, Rules, Upkeep
 from caa.node.links import LinkTls, RelayLinks
-from caa.wire.certs import CLIENT_LIFETIME, NodeAuthority
+from caa.wire import pki
+from caa.wire.certs import CLIENT_LIFETIME, MANUAL_SERVER_NAME, NodeAuthority
 from caa.wire.pki import CLOCK_SKEW
 
 OK = (0, "")
@@ -60,7 +61,18 @@ class Pod:
 
 
 @pytest.fixture
-def make_pod(folder: Path, make_agent: Any, start_guest: Any, start_proxy: Any) -> Callable[..., Pod]:
+def behind_proxy(make_agent: Any, start_guest: Any, start_proxy: Any) -> Callable[..., tuple[Any, Any]]:
+    """A forwarder that trusts this CA file, and the proxy before it."""
+
+    def start(name: str, ca: Path, *, server: tuple[Path, Path]) -> tuple[Any, Any]:
+        guest = start_guest(make_agent(f"{name}.sock").path, "-ca-cert-file", str(ca), server=server)
+        return guest, start_proxy(guest.port)
+
+    return start
+
+
+@pytest.fixture
+def make_pod(folder: Path, behind_proxy: Any) -> Callable[..., Pod]:
     """A pod VM as the node would make it now."""
 
     def make(authority: NodeAuthority, name: str) -> Pod:
@@ -69,9 +81,7 @@ def make_pod(folder: Path, make_agent: Any, start_guest: Any, start_proxy: Any) 
         paths = {part: folder / f"{name}.{part}" for part in ("ca", "cert", "key")}
         for part, text in (("ca", identity.client_ca), ("cert", identity.cert), ("key", identity.key)):
             paths[part].write_text(text)
-        agent = make_agent(f"{name}.sock")
-        guest = start_guest(agent.path, "-ca-cert-file", str(paths["ca"]), server=(paths["cert"], paths["key"]))
-        return Pod(name, ca, guest, start_proxy(guest.port))
+        return Pod(name, ca, *behind_proxy(name, paths["ca"], server=(paths["cert"], paths["key"])))
 
     return make
 
@@ -251,6 +261,32 @@ def _record(pod: Pod) -> Sandbox:
         reached="link",
         ca=pod.ca,
     )
+
+
+def test_an_operators_ca_rotates_with_both_in_one_file(relay: Any, folder: Path, behind_proxy: Any, load: Any) -> None:
+    """As docs/operations/certificates.md has it: the new CA has the name of the old one, for the sessions' sake."""
+    now = datetime.now(UTC)
+    old, new = (pki.create_authority("operator", "ca", lifetime=9 * DAY, now=now) for _ in range(2))
+    bundle, client, server = folder / "ca.crt", folder / "tls.crt", folder / "server.pem"
+
+    def sign(ca: pki.Identity, path: Path, name: str) -> None:
+        leaf = pki.issue(ca, pki.Profile("operator", name, DAY, server=bool(name)), now=now)
+        fresh = path.with_suffix(".new")
+        fresh.write_text(leaf.cert_pem + leaf.key_pem)
+        fresh.replace(path)
+
+    bundle.write_text(old.cert_pem + new.cert_pem)
+    sign(old, client, "")
+    sign(old, server, MANUAL_SERVER_NAME)
+    guest, proxy = behind_proxy("pod", bundle, server=(server, server))
+    opening = replace(guest.opening, port=proxy.port, ca=bundle, client=(client, client), name=MANUAL_SERVER_NAME)
+    assert relay.ask("Open", opening.payload()) == (OK, b"")
+    calls = load(relay.agent_socket())
+    assert calls.goes_on()
+    sign(new, client, "")
+    proxy.cut("rst")
+    assert calls.goes_on()
+    assert relay.process.text().count("link resumed: sandbox=pod") == 1
 
 
 @pytest.mark.parametrize(("made", "shown"), [("1", "2"), ("2", "1")])
