@@ -11,12 +11,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from operator import attrgetter
 from typing import Any
 
 import click
 
 from caa import __version__
-from caa.config import directory
+from caa.config import directory, keys
 from caa.config.checks import NODE_CHECKS
 from caa.config.guest import GUEST_ROWS
 from caa.config.identity import CLOUD_PROVIDER
@@ -35,7 +36,7 @@ from caa.config.relay import (
 )
 from caa.config.render import docs, show
 from caa.config.setting import AnySetting
-from caa.config.tls_rows import TLS_ROWS
+from caa.config.tls_rows import CACERT_FILE, CERT_FILE, CERT_KEY, TLS_ROWS
 from caa.errors import CaaError, ConfigError, InitdataError
 from caa.userdata import initdata
 
@@ -46,6 +47,7 @@ LOGS = "caa.logs:configure"
 DRIVER = "caa.provider.registry:driver"
 DRIVER_NAMES = "caa.provider.registry:names"
 CERTS = "caa.node.certs_command"
+MANUAL_CERTIFICATES = "caa.wire.certs:ManualCertificates.load"
 DEMO = "caa.testing.demo"
 
 _ONE_DASH = re.compile(r"-[a-z][a-z0-9-]+(=.*)?", re.DOTALL)
@@ -62,9 +64,9 @@ class World:
 
 
 def find(target: str) -> Any:
-    """Import "module:name" and return what it names."""
+    """Import "module:name" and return what it names; the name may have dots."""
     module, _, name = target.partition(":")
-    return getattr(import_module(module), name)
+    return attrgetter(name)(import_module(module))
 
 
 def main(arguments: Sequence[str] | None = None, world: World | None = None) -> int:
@@ -270,9 +272,22 @@ def _show(_world: World, read: Read) -> None:
     click.echo(show(read()), nl=False)
 
 
-def _check(_world: World, read: Read) -> None:
+def _check(world: World, read: Read) -> None:
+    """Beyond what every start checks: files that settings name are opened, and keys that set nothing are named."""
     settings = read()
+    cert, key = settings[CERT_FILE], settings[CERT_KEY]
+    if cert is not None and key is not None:
+        world.find(MANUAL_CERTIFICATES)(settings[CACERT_FILE], cert, key_file=key)
+    rows = [item.row for item in settings]
+    for warning in keys.warnings(directory.read(settings[CONFIG_DIR]), rows, others=_elsewhere(world)):
+        click.echo(f"caa: warning: {warning}", err=True)
     click.echo(f"ok: {len(settings)} settings, driver {settings[CLOUD_PROVIDER]}")
+
+
+def _elsewhere(world: World) -> dict[str, Sequence[AnySetting]]:
+    """Rows that the node with its chosen driver does not read, by whose they are."""
+    drivers = {heading.replace("Driver", "the driver"): rows for heading, rows in driver_sections(world).items()}
+    return {**drivers, "the inside of the pod VM": GUEST_ROWS}
 
 
 @click.pass_context

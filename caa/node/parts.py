@@ -126,8 +126,14 @@ async def assembled(settings: Settings) -> Parts:
 
 
 def _abandonment(settings: Settings, service: SandboxService, *, links: RelayLinks) -> Abandonment:
-    now = asyncio.get_running_loop().time
-    return Abandonment(service=service, links=links, witness=NullWitness(), graces=_graces(settings), now=now)
+    return Abandonment(
+        service=service,
+        links=links,
+        witness=NullWitness(),
+        graces=_graces(settings),
+        now=asyncio.get_running_loop().time,
+        sleep=SystemClock().sleep,
+    )
 
 
 async def _store(settings: Settings, clock: Clock) -> SqliteStore:

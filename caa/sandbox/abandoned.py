@@ -4,8 +4,7 @@ A killed shim leaves a closed connection and nothing else, a kubelet that gave u
 6.11). `sign_of` is the rule, `Abandonment` looks again and again and gives up what shows the same sign for long.
 """
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -69,7 +68,8 @@ class _Seen:
 
 @dataclass(slots=True, kw_only=True)
 class Abandonment:
-    """Looks at the service's sandboxes. `graces` may change at any time; `now` is a clock that never jumps.
+    """Looks at the service's sandboxes. `graces` may change at any time; `now` is a clock that never jumps, `sleep`
+    waits by it.
 
     What is seen is kept in memory alone: after a restart every grace period begins anew.
     """
@@ -79,13 +79,14 @@ class Abandonment:
     witness: PodWitness
     graces: Graces
     now: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]]
     _since: Mapping[SandboxId, _Seen] = field(default_factory=dict)
     _opened: frozenset[SandboxId] = frozenset()
 
     async def forever(self) -> None:
         """Look at a low rate."""
         while True:
-            await asyncio.sleep(self.graces.pause())
+            await self.sleep(self.graces.pause())
             await self.once()
 
     async def once(self) -> Sequence[SandboxId]:

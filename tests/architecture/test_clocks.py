@@ -12,7 +12,6 @@ SLEEPERS: dict[str, str] = {
     "caa/node/system.py": "the clock that is injected",
     "caa/node/links.py": "between two dials of the relay, within the call's deadline",
     "caa/node/stops.py": "between two looks into the folder of stops, an endless task",
-    "caa/sandbox/abandoned.py": "between two looks at the links, an endless task; each look is given the time",
     "caa/provider/clock.py": "the clock that is injected into drivers",
     "podvm/clock.py": "the default of a clock that is injected",
     "podvm/volumes.py": "polls the umount that it started: `waitpid` has no deadline",
@@ -21,9 +20,6 @@ SLEEPERS: dict[str, str] = {
 }
 # Stand-ins and the demo are real time.
 REAL_TIME = "caa/testing/"
-
-# Unit tests with a real, short sleep, to be mended. Take a row out once its test sleeps no more.
-STILL_SLEEPING: frozenset[str] = frozenset({"tests/unit/sandbox/test_drain.py", "tests/unit/sandbox/test_abandoned.py"})
 
 
 def _is_sleep(node: ast.expr) -> bool:
@@ -50,7 +46,7 @@ def _sleeps(source: Source) -> Iterator[str]:
 
 
 def test_no_unit_test_sleeps(everything: list[Source]) -> None:
-    units = [one for one in everything if one.path.startswith("tests/unit/") and one.path not in STILL_SLEEPING]
+    units = [one for one in everything if one.path.startswith("tests/unit/")]
     assert units
     nothing(line for source in units for line in _sleeps(source))
 

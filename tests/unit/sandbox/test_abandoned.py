@@ -30,6 +30,7 @@ class Watched:
     bench: Any
     witness: Witness = field(default_factory=Witness)
     now: float = 0.0
+    slept: list[float] = field(default_factory=list)
     shims: dict[SandboxId, int] | None = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -40,7 +41,13 @@ class Watched:
             witness=self.witness,
             graces=Graces(unstarted=600, unopened=120, closed=60),
             now=lambda: self.now,
+            sleep=self.passes,
         )
+
+    async def passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept.append(seconds)
+        await asyncio.sleep(0)
 
     async def links(self) -> list[LinkState]:
         if self.shims is None:
@@ -238,15 +245,17 @@ async def test_the_relay_is_asked_only_when_something_runs(watched: Watched) -> 
     assert await watched.look(600) == [ONE]
 
 
-async def test_each_look_waits(watched: Watched) -> None:
-    looking = asyncio.create_task(watched.one.forever())
-    watched.one.graces = Graces(unstarted=0.1, unopened=0, closed=0)
+async def test_each_look_waits_as_long_as_the_rules_of_then_say(watched: Watched) -> None:
     await watched.bench.service.create(ONE, watched.bench.pod())
+    looking = asyncio.create_task(watched.one.forever())
+    while len(watched.slept) < 2:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    watched.one.graces = Graces(unstarted=12, unopened=0, closed=0)
     async with asyncio.timeout(10):
-        while watched.bench.store.rows:
-            watched.now += 0.1
-            await asyncio.sleep(0.01)
+        while watched.bench.store.rows:  # noqa: ASYNC110
+            await asyncio.sleep(0)
     looking.cancel()
+    assert watched.slept[:4] == [5, 5, 3, 3]
     nothing_left(watched.bench)
 
 
