@@ -2,6 +2,10 @@
 
 Lean on purpose: `podvm.prepare` reads `apf.json`, builds the network, writes the PEM files, and replaces itself with
 this. The FIRST agent connection is kept for ever, because the agent deletes its socket at CreateSandbox.
+
+One that was killed loses its agent connection and its sessions. Its successor dials the agent again where the socket
+still exists (it has to lie outside `/run/kata-containers`) and tells the relay to begin anew; where it does not, the
+successor says so to whoever comes, so that the pod fails at once and with the reason.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from caa.datapath.door import Door
 from caa.datapath.flags import FlagError, Flags
 from caa.datapath.frames import INTERNAL, Malformed, Refused, Watch
 from caa.datapath.greeter import Greeter, has_session, owner_of
-from caa.datapath.greeting import PROTOCOL
+from caa.datapath.greeting import BEGIN_ANEW, NO_AGENT, PROTOCOL
 from caa.datapath.loop import Loop, be_nice, say
 from caa.datapath.mux import Mux
 from caa.datapath.session_branch import KEEP_SECONDS, SessionBranch
@@ -39,6 +43,7 @@ AGENT_SOCKET = "/run/kata-containers/agent.sock"
 LISTEN = "0.0.0.0:15150"  # what the reference listens on; mutual TLS guards it
 AGENT_SECONDS = 150.0
 _AGENT_PAUSE = 0.05
+_AGENT_AGAIN_SECONDS = 1.0  # after a restart: an agent that has been there is there, or is gone
 _HANDSHAKES = 64
 _LAST_WORDS_SECONDS = 0.5  # a relay whose link broke at the agent's end comes back and hears of it
 _PROGRAM = "import sys; sys.path.insert(0, {root!r}); from podvm.forwarder import main; sys.exit(main(sys.argv[1:]))"
@@ -64,6 +69,7 @@ def flags() -> Mapping[str, str | bool | float]:
     return {
         **public_flags(),
         "notify-socket": "",
+        "served-file": "",
         "agent-timeout-seconds": AGENT_SECONDS,
         "session-keep-seconds": KEEP_SECONDS,
         "niceness": "-10",
@@ -157,7 +163,7 @@ class Forwarder:
         """A relay that can has named its session."""
         self._handshakes.pop(sock.fileno(), None)
         try:
-            session, answer = self._door.admit(data, owner_of(tls.getpeercert(True)))
+            session, answer = self._door.admit(data, owner_of(tls.getpeercert(True)), word=self._word())
         except Malformed as error:
             self._turn_away(sock, str(error))
             return
@@ -172,6 +178,12 @@ class Forwarder:
             except (OSError, *WANT):
                 pass  # it dials again
         self.loop.close(sock, sock.fileno())
+
+    def _word(self) -> int:
+        """What a relay whose session is unknown has to know about the agent."""
+        if self._mux is None or self._mux.closed:
+            return NO_AGENT
+        return 0 if self._mux.last else BEGIN_ANEW
 
     def not_greeted(self, sock: Sock, error: Exception) -> None:
         """The client agreed on a session and then named none."""
@@ -202,6 +214,8 @@ class Forwarder:
     def _attach(self, sock: Sock, tls: TlsObject | None) -> None:
         if self._mux is not None:
             self._mux.attach(sock, tls)
+        else:
+            self._turn_away(sock, "a client without a session, and the agent's socket is gone")
 
     def _agent_lost(self, why: str) -> None:
         self.loop.count("agent lost", why)
@@ -259,6 +273,37 @@ def _wait_for_agent(path: str, seconds: float) -> Sock:
         sleep(_AGENT_PAUSE)
 
 
+def _agent_again(path: str, served: str, *, seconds: float) -> Sock | None:
+    """The agent's connection; None when an earlier forwarder had one, says the file `served`, and it is gone."""
+    again = bool(served) and _exists(served)
+    try:
+        sock = _wait_for_agent(path, _AGENT_AGAIN_SECONDS if again else seconds)
+    except CannotStart as error:
+        if not again:
+            raise
+        say(f"forwarder: {error}, after a restart: the pod cannot go on")
+        return None
+    if served and not again:
+        _mark(served)
+    return sock
+
+
+def _exists(path: str) -> bool:
+    try:
+        posix.stat(path)
+    except OSError:
+        return False
+    return True
+
+
+def _mark(path: str) -> None:
+    """Make an empty file. Without it a restarted forwarder waits longer for an agent that is gone."""
+    try:
+        posix.close(posix.open(path, posix.O_CREAT | posix.O_WRONLY | posix.O_CLOEXEC, 0o600))
+    except OSError as error:
+        say(f"forwarder: -served-file {path}: {error.strerror}")
+
+
 def _context(settings: Flags) -> Any:
     if settings.given("disable-tls"):
         return None
@@ -303,7 +348,13 @@ def _serve(settings: Flags) -> int:
     forwarder = Forwarder(loop, _context(settings), pod_namespace=settings.text("pod-namespace"))
     forwarder.keep_sessions(settings.number("session-keep-seconds"))
     host, port = _address(settings.text("listen"))
-    forwarder.serve_agent(_wait_for_agent(settings.text("kata-agent-socket"), settings.number("agent-timeout-seconds")))
+    agent = _agent_again(
+        settings.text("kata-agent-socket"),
+        settings.text("served-file"),
+        seconds=settings.number("agent-timeout-seconds"),
+    )
+    if agent is not None:
+        forwarder.serve_agent(agent)
     try:
         listen_tcp(loop, host, port=port, accepted=forwarder.accepted)
     except OSError as error:

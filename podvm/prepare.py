@@ -59,6 +59,7 @@ def lean_flags(options: Options, tls: document.ServerTls) -> list[str]:
         f"-kata-agent-socket={options.agent_socket}",
         f"-pod-namespace={options.pod_namespace}",
         f"-listen={options.listen}",
+        f"-served-file={options.tls_directory.parent / 'forwarder-served'}",
     ]
     if options.disable_tls:
         return [*flags, "-disable-tls"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from caa.datapath.frames import Malformed
-from caa.datapath.greeting import GONE, HELLO, LATE, VERSION, WELCOME, Greeting, greet
+from caa.datapath.greeting import BEGIN_ANEW, GONE, HELLO, LATE, NO_AGENT, VERSION, WELCOME, Greeting, greet
 from caa.datapath.session import LIMIT, Session
 
 TYPE_CHECKING = False
@@ -25,20 +25,24 @@ class Door:
         self._pool = pool
         self.sessions: dict[bytes, Session] = {}
 
-    def admit(self, data: Buffer, owner: bytes) -> tuple[Session | None, bytes]:
+    def admit(self, data: Buffer, owner: bytes, *, word: int = 0) -> tuple[Session | None, bytes]:
         """What to do with a link that began with `data` under the certificate `owner`. Raises `Malformed`.
 
         A session, resumed, and the answer: its old link is replaced. Or None, and the answer after which the new link
-        is closed: empty for a stranger. A HELLO that comes late leaves the present link alone.
+        is closed: empty for a stranger. A HELLO that comes late leaves the present link alone. `word` is the agent's
+        state: NO_AGENT, BEGIN_ANEW when nobody has asked it anything over our connection, or 0.
         """
         hello = Greeting(data)
         if hello.kind != HELLO:
             raise Malformed(f"a greeting of kind {hello.kind} from a client")
         if hello.version != VERSION:
             return None, greet(GONE, hello.identity, attempt=hello.attempt)
+        if word == NO_AGENT:
+            return None, greet(GONE, hello.identity, attempt=hello.attempt, word=NO_AGENT)
         session = self.sessions.get(hello.identity) or self._begin(hello, owner)
         if session is None:
-            return None, greet(GONE, hello.identity, attempt=hello.attempt)
+            word = BEGIN_ANEW if word == BEGIN_ANEW and not hello.new else 0
+            return None, greet(GONE, hello.identity, attempt=hello.attempt, word=word)
         if not session.authentic(hello, owner):
             return None, b""
         if hello.attempt <= session.attempt:

@@ -55,16 +55,16 @@ def kind_of(frame: bytes | bytearray) -> int:
     return SAFE if request.method in READS else OTHER
 
 
-def reask(mux: Mux, highest: int = _ALL) -> None:
+def reask(mux: Mux, highest: int = _ALL) -> tuple[int, int]:
     """The mux is on a new connection to the agent, so answers to earlier calls never come: ask again what may be.
 
     In the order of their ids, which have to grow. All others in flight are refused with UNAVAILABLE. Calls above the
     id `highest` are left alone: they have never been sent, and the caller sends them after this. A branch that has got
-    a part of an answer ends, for nobody can complete it.
+    a part of an answer ends, for nobody can complete it. Returns how many were asked again and refused.
     """
     mux.break_off()
     flight = mux.flight if mux.flight is not None else {}
-    again = []
+    again, refused = [], 0
     for stream in sorted(flight):
         frame = flight.get(stream)
         if frame is None or stream > highest:
@@ -72,9 +72,11 @@ def reask(mux: Mux, highest: int = _ALL) -> None:
         if kind_of(frame) != OTHER:
             again.append(frame)
             continue
+        refused += 1
         branch, own = mux.take_back(stream)
         if branch is not None:
             branch.refuse(own, Refused(UNAVAILABLE, _NOT_REPEATED))
     frames = b"".join(again)
     if frames and not mux.closed:
         mux.send(memoryview(frames), None)
+    return len(again), refused

@@ -19,6 +19,10 @@ VERSION = 1
 CONTROL = 0x7F
 HELLO, WELCOME, GONE, LATE, ACK, ASK, END, PING, PONG = range(1, 10)
 
+# What GONE may say in the byte that tells a new session in HELLO. Forwarders before it say 0, relays before it look at
+# none: to both of them the session has ended.
+BEGIN_ANEW = 1  # the forwarder was restarted, and nobody has asked its agent anything since: a new session may begin
+NO_AGENT = 2
 # Version, 1 for a new session, 0, attempt, session id, secret, bytes received. Greetings keep their size in every
 # version, and begin with it.
 _GREET = Struct(">BBHI16s32sQ")
@@ -28,6 +32,10 @@ _head = HEADER.unpack_from
 
 class Gone(Exception):
     """The other side cannot go on with this session, ever; the text says why."""
+
+
+class Forgotten(Gone):
+    """The session is unknown after a restart of the other side, which is ready for a new one with the same agent."""
 
 
 class Late(Exception):
@@ -57,14 +65,23 @@ def control(kind: int, payload: bytes = b"") -> bytes:
     return HEADER.pack(len(payload), 0, CONTROL, kind) + payload
 
 
-def greet(kind: int, identity: bytes, *, attempt: int, count: int = 0) -> bytes:
-    """An answer to a HELLO; the secret is not repeated."""
-    return control(kind, _GREET.pack(VERSION, 0, 0, attempt, identity, bytes(32), count))
+def greet(kind: int, identity: bytes, *, attempt: int, count: int = 0, word: int = 0) -> bytes:
+    """An answer to a HELLO; the secret is not repeated. `word` is what GONE says besides."""
+    return control(kind, _GREET.pack(VERSION, word, 0, attempt, identity, bytes(32), count))
 
 
 def hello(identity: bytes, secret: bytes, *, new: bool, attempt: int, count: int) -> bytes:
     """The first bytes of a relay."""
     return control(HELLO, _GREET.pack(VERSION, new, 0, attempt, identity, secret, count))
+
+
+def farewell(word: int, *, known: bool) -> Gone:
+    """What GONE means for a session that the peer knew, or not yet."""
+    if word == NO_AGENT:
+        return Gone("the forwarder was restarted and cannot reach its agent any more: the agent's socket is gone")
+    if word == BEGIN_ANEW and known:
+        return Forgotten("the forwarder was restarted and does not know the session; its agent is there")
+    return Gone("the forwarder cannot go on with the session")
 
 
 def same(one: bytes, other: bytes) -> bool:

@@ -321,14 +321,14 @@ class Session:
         return greeting.hello(self.identity, self._secret, new=new, attempt=self.attempt, count=self.got)
 
     def welcome(self, data: Buffer) -> None:
-        """Take the answer to `hello`. Raises `Gone`, `Late`, `Malformed`."""
+        """Take the answer to `hello`. Raises `Forgotten`, another `Gone`, `Late`, `Malformed`."""
         answer = Greeting(data)
         if answer.identity != self.identity:
             raise Malformed("the answer names another session")
         if answer.version != greeting.VERSION:
             raise Gone(f"the forwarder speaks version {answer.version}, we speak {greeting.VERSION}")
         if answer.kind == greeting.GONE:
-            raise Gone("the forwarder cannot go on with the session")
+            raise greeting.farewell(answer.new, known=self._known)
         if answer.kind == greeting.LATE and self.attempt <= answer.attempt < _LAST_ATTEMPT:
             self.attempt = answer.attempt
             raise Late(f"attempt {answer.attempt} has been seen")
@@ -353,6 +353,10 @@ class Session:
         self._mark, self._push = self.got + RIDE, self.got + PUSH
         self._replay.rewind(count)
         self._at(count)
+
+    def since(self, count: int) -> bytes:
+        """A copy of what our application sent from `count` on, which the peer has not acknowledged."""
+        return self._replay.since(count)
 
     # Hand-over
 

@@ -84,9 +84,7 @@ class Link:
         self.waiters.append(waiter)
         self._dialler = Dialler(self._front.loop, self.target, context=context, seconds=seconds, caller=self)
         if self._front.grace and not self.target.disable_tls:
-            self._session = Session(posix.urandom(16), posix.urandom(32), pool=self._front.loop.pool)
-            self._session.suffer(self._front.silence)
-            self._dialler.offer(self._session)
+            self._dialler.offer(self.forgotten())
 
     def wait(self, seconds: float, waiter: Waiter) -> None:
         """One more who wants to hear when the link is up."""
@@ -155,6 +153,8 @@ class Link:
         self._dialler = None
         self._since = self._front.loop.now()
         if isinstance(self._mux, SessionMux) and tls is not None:
+            if self._session is not None and self._session is not self._mux.session:
+                self._begin_anew(self._mux, self._session)
             self._got = self._mux.session.got
             self._front.loop.count("link resumed", f"sandbox={self.sandbox}")
             self._mux.go_on(sock, tls)
@@ -180,6 +180,17 @@ class Link:
         mux = Mux(front.loop, sock, tls=tls, watch=front.watch, lost=self.lost)
         mux.remember()
         return mux
+
+    def _begin_anew(self, mux: SessionMux, session: Session) -> None:
+        again, refused = mux.begin_anew(session)
+        text = f"the forwarder was restarted: {again} calls are asked again, {refused} refused"
+        self._front.loop.count("session begun anew", f"sandbox={self.sandbox}: {text}")
+
+    def forgotten(self) -> Session:
+        """The forwarder does not know the session, or there is none yet: the one to begin."""
+        self._session = Session(posix.urandom(16), posix.urandom(32), pool=self._front.loop.pool)
+        self._session.suffer(self._front.silence)
+        return self._session
 
     def not_dialled(self, refused: Refused) -> None:
         """The dial has failed for good: nothing is kept, but that a lost link stays listed."""

@@ -6,7 +6,7 @@ from posix import strerror
 
 from caa.datapath.frames import DEADLINE_EXCEEDED, UNAUTHENTICATED, UNAVAILABLE, Malformed, Refused
 from caa.datapath.greeter import Greeter, has_session
-from caa.datapath.greeting import Gone, Late
+from caa.datapath.greeting import Forgotten, Gone, Late
 from caa.datapath.loop import IN, OUT
 from caa.datapath.sockets import connect_error, start_connect
 from caa.datapath.tls import WANT, Handshake, TlsFiles, is_final, reason
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     class Caller(Protocol):
         def dialled(self, sock: Sock, tls: TlsObject | None) -> object: ...
         def not_dialled(self, refused: Refused) -> object: ...
+        def forgotten(self) -> Session: ...
 
 
 # A VM that boots drops the first packets; a new attempt finds it sooner than the kernel's own repeats at 1, 3, 7 s.
@@ -51,7 +52,10 @@ class Target:
 
 
 class Dialler:
-    """One dial. Ends in `caller.dialled` or `caller.not_dialled`, once; `close` ends it without a word."""
+    """One dial. Ends in `caller.dialled` or `caller.not_dialled`, once; `close` ends it without a word.
+
+    A forwarder that was restarted has forgotten the session: `caller.forgotten` gives the one to begin in its place.
+    """
 
     __slots__ = (
         "_address",
@@ -227,6 +231,9 @@ class Dialler:
         try:
             session.welcome(data)
         except Late as error:
+            self._failed(error)
+        except Forgotten as error:
+            self._session = self._caller.forgotten()
             self._failed(error)
         except (Gone, Malformed) as error:
             self._refuse(UNAVAILABLE, str(error))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from caa.datapath import edits
 from caa.datapath.branch import Branch
+from caa.datapath.flight import reask
 from caa.datapath.frames import HEADER, HEADER_SIZE, Malformed, answer, is_check, scan_answers, stream_of
 from caa.datapath.loop import IN
 from caa.datapath.mux import Mux
@@ -67,10 +68,11 @@ class ShimBranch(Branch):
 class SessionMux(Mux):
     """Calls `keeper.cut(reason)` when the link breaks, and `keeper.lost(reason)` once when the session has ended.
 
-    After a cut `go_on` takes the next link, `give_up` ends the waiting.
+    After a cut `go_on` takes the next link, `give_up` ends the waiting. `begin_anew` comes before `go_on` when the
+    forwarder was restarted.
     """
 
-    __slots__ = ("_clock", "_keeper", "_stirred", "_wait", "answered", "session")
+    __slots__ = ("_clock", "_keeper", "_stirred", "_unsent", "_wait", "answered", "session")
 
     def __init__(
         self,
@@ -87,6 +89,8 @@ class SessionMux(Mux):
         self._keeper = keeper
         self._stirred = False
         self._wait = b""  # the beginning of a frame that is not whole, not counted as received
+        # Since the cut: bytes of the session before it, and the highest id among them. None while nothing tells.
+        self._unsent: tuple[int, int] | None = None
         self.answered: set[int] = set()  # calls answered here, whose answers are dropped
         super().__init__(ground.loop, sock, tls=tls, watch=ground.watch, lost=keeper.lost)
         self.remember()
@@ -96,8 +100,24 @@ class SessionMux(Mux):
     def go_on(self, sock: Sock, tls: TlsObject) -> None:
         """Use another link, over which the session has been resumed."""
         self.dark = False
+        self._unsent = None
         self.connect(sock, tls)
         self._start()
+
+    def begin_anew(self, session: Session) -> tuple[int, int]:
+        """The forwarder has lost the session, not the agent: go on with this one, which has been greeted.
+
+        Long polls and reads are asked again, what has never left here is sent, all else is refused. How many calls
+        were asked again and refused.
+        """
+        count, highest = self._unsent or (self.session.sent, self.last)
+        unsent = self.session.since(count)
+        self.session = session
+        self.answered.clear()
+        numbers = reask(self, highest)
+        if unsent and not self.closed:
+            self.send(memoryview(unsent), None)
+        return numbers
 
     def give_up(self, why: str) -> None:
         """Nobody dials any more."""
@@ -291,6 +311,7 @@ class SessionMux(Mux):
             return
         self._clock.remove(self)
         self.session.cut()
+        self._unsent = self.session.sent, self.last
         self.loop.close(self._sock, self.fd)
         self.fd = -1
         self.outlet.rest = None

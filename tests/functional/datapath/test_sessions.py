@@ -143,21 +143,6 @@ def test_when_the_grace_is_over_the_shims_connections_close(linked: Any, until: 
     assert "was not reached within 0.7 s" in relay.process.text()
 
 
-def test_a_restarted_forwarder_ends_the_link_at_once(linked: Any, start_guest: Any, guest: Any, agent: Any) -> None:
-    relay, proxy, connect = linked()
-    shim = connect()
-    assert shim.call("Echo", b"x") == (OK, b"x")
-    proxy.dark = True
-    guest.process.child.kill()
-    guest.process.child.wait()
-    start_guest(agent.path, port=guest.port)
-    began = time.monotonic()
-    proxy.dark = False
-    assert shim.ended()
-    assert time.monotonic() - began < 3
-    assert "the forwarder cannot go on with the session" in relay.process.text()
-
-
 def test_the_loss_of_the_agent_ends_the_link_with_the_reason(linked: Any, agent: Any, until: Any) -> None:
     relay, _, connect = linked()
     shim = connect()

@@ -1,4 +1,7 @@
-"""Both ends of a session on pretended sockets: shims, relay, a link that breaks, forwarder, agent; in any order."""
+"""Both ends of a session on pretended sockets: shims, relay, a link that breaks, forwarder, agent; in any order.
+
+The forwarder may be killed and started again too.
+"""
 
 import random
 from collections.abc import Callable
@@ -9,7 +12,7 @@ import pytest
 from caa.datapath import frames, greeter
 from caa.datapath.clock import Clock
 from caa.datapath.door import Door
-from caa.datapath.greeting import GREETING, Greeting
+from caa.datapath.greeting import BEGIN_ANEW, GREETING, Forgotten, Greeting
 from caa.datapath.loop import BUFFER_SIZE
 from caa.datapath.mux import Mux
 from caa.datapath.replay import Pool
@@ -150,18 +153,14 @@ class World:
         self.loop: Any = PretendLoop()
         self.clock = Clock(self.loop)
         self.watch = None
-        self.door = Door(limit=limit, pool=self.loop.pool)
-        self.session = Session(b"i" * 16, b"s" * 32, limit=limit, pool=self.loop.pool)
+        self.limit = limit
+        self.restarts = self.refused = 0
+        self.session = self.new_session()
         self.said: list[str] = []
-        self.agent_in, self.agent_out = Pipe(), Pipe()
-        agent = self.loop.end(self.agent_out, self.agent_in)
-        self.agent_mux = Mux(self.loop, agent, tls=None, watch=None, lost=self.said.append)
-        self.branch: SessionBranch | None = None
         self.link: tuple[Pipe, Pipe] = (Pipe(), Pipe())
         self.mux: Any = None
-        self.held: list[bytes] = []  # answers that the agent has not given yet
-        self.taken = bytearray()
-        self.unsaid = bytearray()
+        self.written: set[int] = set()  # calls that must never be carried out twice
+        self.start_forwarder()
         self.shims: list[tuple[Pipe, Pipe]] = []
         self.waiting: list[dict[int, bytes]] = []
         self.heard: list[bytearray] = []
@@ -169,6 +168,30 @@ class World:
         self.answered = 0
         self.ground: Any = self
         self.dial()
+
+    def new_session(self) -> Session:
+        identity = bytes((self.restarts,)) * 16
+        return Session(identity, b"s" * 32, limit=self.limit, pool=self.loop.pool)
+
+    def start_forwarder(self) -> None:
+        """The agent forgets who waited on the connection before."""
+        self.door = Door(limit=self.limit, pool=self.loop.pool)
+        self.agent_in, self.agent_out = Pipe(), Pipe()
+        agent = self.loop.end(self.agent_out, self.agent_in)
+        self.agent_mux = Mux(self.loop, agent, tls=None, watch=None, lost=self.said.append)
+        self.branch: SessionBranch | None = None
+        self.held: list[bytes] = []  # answers that the agent has not given yet
+        self.taken = bytearray()
+        self.unsaid = bytearray()
+
+    def restart(self) -> None:
+        """The forwarder is killed, with all that it has not passed on."""
+        self.agent()  # the agent reads what it was sent, and answers in vain
+        self.break_link()
+        self.loop.masks[self.agent_mux.fd] = 0
+        if self.branch is not None and self.branch.fd >= 0:
+            self.loop.masks[self.branch.fd] = 0
+        self.start_forwarder()
 
     def lost(self, why: str) -> None:
         self.said.append(why)
@@ -187,8 +210,15 @@ class World:
         self.link = (Pipe(room), Pipe(room))
         near: Any = self.loop.end(self.link[0], self.link[1])
         far: Any = self.loop.end(self.link[1], self.link[0])
-        session, answer = self.door.admit(self.session.hello(), b"owner")
-        assert session is not None
+        word = 0 if self.agent_mux.last else BEGIN_ANEW
+        session, answer = self.door.admit(self.session.hello(), b"owner", word=word)
+        if session is None:
+            with pytest.raises(Forgotten):
+                self.session.welcome(answer)
+            self.restarts += 1
+            self.session = self.new_session()
+            self.dial()
+            return
         if self.branch is None:
             self.branch = SessionBranch(self.agent_mux, session, clock=self.clock, ended=self.door.forget)
             assert self.agent_mux.adopt(self.branch)
@@ -203,6 +233,8 @@ class World:
         if self.mux is None:
             self.mux = SessionMux(self.ground, near, tls=near, session=self.session, keeper=self)
         else:
+            if self.mux.session is not self.session:
+                self.mux.begin_anew(self.session)
             self.mux.go_on(near, near)
 
     def shim(self) -> None:
@@ -221,7 +253,9 @@ class World:
         self.last[number] += 2
         stream = self.last[number]
         payload = self.payload()
-        service, method = ("grpc.Health", "Check") if self.chance.random() < 0.2 else (frames.AGENT, "ReadStdout")
+        kind = self.chance.random()
+        service, method = ("grpc.Health", "Check") if kind < 0.2 else (frames.AGENT, "ReadStdout")
+        method = "WriteStdin" if kind > 0.8 else method
         data = frames.call(service, method, stream=stream, payload=payload)
         self.waiting[number][stream] = payload if method != "Check" else payload + b"check"
         self.shims[number][0].data += data
@@ -236,6 +270,10 @@ class World:
             expected = self.waiting[number].pop(stream)  # KeyError: answered twice
             own = expected.endswith(b"check") and data[: 10 + size] == frames.answer(stream, SERVING)
             assert kind == 2
+            if b"is not repeated" in data[: 10 + size]:
+                assert self.restarts
+                self.refused += 1
+                own = True
             assert own or data[: 10 + size] == frames.answer(stream, expected.removesuffix(b"check"))
             del data[: 10 + size]
             self.answered += 1
@@ -247,7 +285,11 @@ class World:
         while len(data) >= 10 and len(data) >= 10 + frames.HEADER.unpack_from(data)[0]:
             size, stream, kind, _ = frames.HEADER.unpack_from(data)
             assert kind == 1
-            self.held.append(frames.answer(stream, frames.Request(bytes(data[10 : 10 + size])).payload))
+            request = frames.Request(bytes(data[10 : 10 + size]))
+            if request.method == "WriteStdin":
+                assert stream not in self.written, "carried out twice"
+                self.written.add(stream)
+            self.held.append(frames.answer(stream, request.payload))
             del data[: 10 + size]
         self.chance.shuffle(self.held)
         for _ in range(self.chance.randrange(len(self.held) + 1)):
@@ -256,9 +298,17 @@ class World:
         self.agent_out.data += self.unsaid[:size]
         del self.unsaid[:size]
 
-    def act(self) -> None:
+    def act(self, restarts: float = 0.0) -> None:
         kind = self.chance.random()
         number = self.chance.randrange(len(self.shims))
+        if self.chance.random() < restarts:
+            self.restart()
+        if self.shims[number][1].broken:  # it had got a part of a long answer when the forwarder was killed
+            self.waiting[number].clear()
+            self.shims[number] = Pipe(), Pipe()
+            self.heard[number].clear()
+            self.last[number] = -1
+            self.mux.attach(self.loop.end(*self.shims[number]), None)
         if kind < 0.1 and len(self.waiting[number]) < 12:
             self.ask(number)
         elif kind < 0.2:
@@ -305,6 +355,21 @@ def test_every_call_is_answered_once_whatever_breaks(seed: int) -> None:
     world.settle()
     assert world.waiting == [{} for _ in world.shims], f"{world.loop.counts[-5:]} {world.said}"
     assert world.answered > 20
+    assert world.said == []
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_forwarder_that_is_killed_loses_no_call_and_does_none_twice(seed: int) -> None:
+    world = World(seed, limit=(6000, 60_000, 2 << 20)[seed % 3])
+    for _ in range(1 + seed % 3):
+        world.shim()
+    for _ in range(4000):
+        world.act(restarts=0.004)
+    world.settle()
+    for pipes, waiting in zip(world.shims, world.waiting, strict=True):
+        assert not waiting or pipes[1].broken, f"{world.loop.counts[-5:]} {world.said}"
+    assert world.restarts > 2
+    assert world.answered - world.refused > 20
     assert world.said == []
 
 
