@@ -98,6 +98,15 @@ class Instance:
     created_at: float = 0.0  # seconds since the epoch; 0 where the cloud does not say
 
 
+class InstanceState(StrEnum):
+    """Whether a pod VM can still carry its pod."""
+
+    RUNNING = "running"  # or being started, rebooted, moved
+    STOPPED = "stopped"  # it is there and does not run: crashed, stopped, being removed
+    ABSENT = "absent"
+    UNKNOWN = "unknown"  # who has it cannot tell
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """What a driver can do and how much it takes.

@@ -9,7 +9,16 @@ import structlog
 
 from caa.errors import CaaError
 from caa.model.ids import InstanceId
-from caa.provider.contract import Capabilities, Finding, Instance, InstanceType, LaunchRequest, Owner, Provider
+from caa.provider.contract import (
+    Capabilities,
+    Finding,
+    Instance,
+    InstanceState,
+    InstanceType,
+    LaunchRequest,
+    Owner,
+    Provider,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +73,10 @@ class Exchangeable:
     async def list_owned(self, owner: Owner) -> Sequence[Instance]:
         async with self._used() as driver:
             return await driver.list_owned(owner)
+
+    async def state(self, instance: InstanceId) -> InstanceState:
+        async with self._used() as driver:
+            return await driver.state(instance)
 
     async def console(self, instance: InstanceId) -> bytes:
         async with self._used() as driver:

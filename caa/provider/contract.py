@@ -4,9 +4,18 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from caa.model.ids import InstanceId
-from caa.model.instance import Capabilities, Finding, Instance, InstanceType, LaunchRequest, Owner
+from caa.model.instance import Capabilities, Finding, Instance, InstanceState, InstanceType, LaunchRequest, Owner
 
-__all__ = ["Capabilities", "Finding", "Instance", "InstanceType", "LaunchRequest", "Owner", "Provider"]
+__all__ = [
+    "Capabilities",
+    "Finding",
+    "Instance",
+    "InstanceState",
+    "InstanceType",
+    "LaunchRequest",
+    "Owner",
+    "Provider",
+]
 
 
 class Provider(Protocol):
@@ -33,6 +42,13 @@ class Provider(Protocol):
 
     async def list_owned(self, owner: Owner) -> Sequence[Instance]:
         """Everything that carries the owner's tags, half-made things included."""
+
+    async def state(self, instance: InstanceId) -> InstanceState:
+        """Whether it still runs, by one cheap read. Asked while the link to a pod VM is down.
+
+        STOPPED and ABSENT end a pod, so they are told only where the cloud says so; UNKNOWN where it has no way to
+        tell. That it could not be asked, or that we lack the right to, is an error.
+        """
 
     async def console(self, instance: InstanceId) -> bytes:
         """The serial log so far; `NotSupported` where `capabilities.console` is false."""

@@ -9,7 +9,16 @@ import structlog
 
 from caa.errors import ProviderError
 from caa.model.ids import InstanceId
-from caa.provider.contract import Capabilities, Finding, Instance, InstanceType, LaunchRequest, Owner, Provider
+from caa.provider.contract import (
+    Capabilities,
+    Finding,
+    Instance,
+    InstanceState,
+    InstanceType,
+    LaunchRequest,
+    Owner,
+    Provider,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -45,6 +54,10 @@ class Observed:
     async def list_owned(self, owner: Owner) -> Sequence[Instance]:
         with self._call("list_owned", cluster=owner.cluster, node=owner.node):
             return await self._driver.list_owned(owner)
+
+    async def state(self, instance: InstanceId) -> InstanceState:
+        with self._call("state", instance=instance):
+            return await self._driver.state(instance)
 
     async def console(self, instance: InstanceId) -> bytes:
         with self._call("console", instance=instance):

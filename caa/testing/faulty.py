@@ -16,7 +16,16 @@ from typing import TypeVar
 
 from caa.errors import CapacityError, ProviderError, ProviderUnavailable
 from caa.model.ids import InstanceId
-from caa.provider.contract import Capabilities, Finding, Instance, InstanceType, LaunchRequest, Owner, Provider
+from caa.provider.contract import (
+    Capabilities,
+    Finding,
+    Instance,
+    InstanceState,
+    InstanceType,
+    LaunchRequest,
+    Owner,
+    Provider,
+)
 
 T = TypeVar("T")
 
@@ -49,10 +58,11 @@ def _error(fault: Fault) -> Exception:
 
 @dataclass(slots=True)
 class Entry:
-    """One living instance and whose it is."""
+    """One instance and whose it is. One that does not run still costs money."""
 
     owner: Owner
     instance: Instance
+    state: InstanceState = InstanceState.RUNNING
 
 
 @dataclass(slots=True)
@@ -92,6 +102,10 @@ class MemoryCloud:
     async def list_owned(self, owner: Owner) -> Sequence[Instance]:
         await asyncio.sleep(0)
         return [entry.instance for entry in self.ledger.values() if entry.owner == owner]
+
+    async def state(self, instance: InstanceId) -> InstanceState:
+        await asyncio.sleep(0)
+        return self.ledger[instance].state if instance in self.ledger else InstanceState.ABSENT
 
     async def console(self, instance: InstanceId) -> bytes:  # noqa: ARG002
         return b""
@@ -134,6 +148,9 @@ class Faulty:
     async def list_owned(self, owner: Owner) -> Sequence[Instance]:
         found = await self._around("list_owned", lambda: self._driver.list_owned(owner))
         return [replace(one, addresses=()) if one.id in self._half_made else one for one in found]
+
+    async def state(self, instance: InstanceId) -> InstanceState:
+        return await self._around("state", lambda: self._driver.state(instance))
 
     async def console(self, instance: InstanceId) -> bytes:
         return await self._around("console", lambda: self._driver.console(instance))

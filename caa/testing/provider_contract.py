@@ -6,7 +6,7 @@ For a driver's author:
         @pytest.fixture
         async def cloud(self) -> AsyncIterator[Cloud]:
             ...start the fake cloud, make the driver...
-            yield Cloud(driver=driver, nothing_left=lambda: fake.ledger() == {})
+            yield Cloud(driver=driver, nothing_left=lambda: fake.ledger() == {}, halted=fake.power_off, ...)
 
 `nothing_left` says whether the cloud itself holds nothing any more, however the driver sees it: disks, addresses and
 network interfaces too. It is asked at the end of every test, after all instances were deleted.
@@ -22,11 +22,12 @@ import pytest
 from caa.errors import NotSupported, ProviderError
 from caa.model.ids import InstanceId, SandboxId
 from caa.model.instance import Severity
-from caa.provider.contract import Instance, LaunchRequest, Owner, Provider
+from caa.provider.contract import Instance, InstanceState, LaunchRequest, Owner, Provider
 
 OWNER = Owner(cluster="contract", node="worker-1")
 OTHER_NODE = Owner(cluster="contract", node="worker-2")
 OTHER_CLUSTER = Owner(cluster="another", node="worker-1")
+GONE = frozenset({InstanceState.STOPPED, InstanceState.ABSENT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +35,15 @@ class Cloud:
     """A driver with an empty cloud behind it. `user_data` is a document that its pod VMs can boot with.
 
     `absent` is a well-formed id of an instance that never was. `restarted` makes a second driver over the same cloud,
-    as a restarted node would.
+    as a restarted node would. `halted` ends what runs on an instance behind the driver's back, as a crash would;
+    `tells_state` is False where nobody can tell whether a machine runs.
     """
 
     driver: Provider
     restarted: Callable[[], Provider]
     nothing_left: Callable[[], bool]
+    halted: Callable[[Instance], Awaitable[None]]
+    tells_state: bool = True
     user_data: bytes = field(default=b"#cloud-config\n", repr=False)
     absent: str = "podvm-nobody-00000000"
     instance_type: str = ""
@@ -159,6 +163,29 @@ class ProviderContract:
         for name in ("", "no spaces", "a/b", "x" * (cloud.driver.capabilities.name_limit + 1)):
             await self._assert_refused(cloud.driver.create(replace(cloud.request(), name=name)))
             await cloud.assert_empty()
+
+    async def test_a_running_one_is_told_from_one_that_is_gone(self, cloud: Cloud) -> None:
+        async with cloud.instance() as made:
+            runs = InstanceState.RUNNING if cloud.tells_state else InstanceState.UNKNOWN
+            assert await cloud.driver.state(made.id) is runs
+        if cloud.tells_state:
+            assert await cloud.driver.state(made.id) in GONE
+            assert await cloud.driver.state(InstanceId(cloud.absent)) is InstanceState.ABSENT
+
+    async def test_one_that_was_halted_is_told_and_deleted(self, cloud: Cloud) -> None:
+        """Dead or not, it is listed while it costs money."""
+        async with cloud.instance() as made:
+            await cloud.halted(made)
+            state = await cloud.driver.state(made.id)
+            assert state in (GONE if cloud.tells_state else {InstanceState.UNKNOWN})
+            if state is not InstanceState.ABSENT:
+                assert [one.id for one in await cloud.driver.list_owned(OWNER)] == [made.id]
+
+    @pytest.mark.parametrize("instance", ["", "x", "../../etc", "a b", "ü", "i" * 300])
+    async def test_the_state_of_what_never_was_is_absent_or_refused(self, cloud: Cloud, instance: str) -> None:
+        with suppress(ProviderError):
+            assert await cloud.driver.state(InstanceId(instance)) in {InstanceState.ABSENT, InstanceState.UNKNOWN}
+        await cloud.assert_empty()
 
     async def test_the_console_is_there_or_not_supported(self, cloud: Cloud) -> None:
         async with cloud.instance() as made:

@@ -47,6 +47,9 @@ class Machines(Protocol):
     def alive(self, name: str) -> bool:
         """Whether a process of it runs and its cable is plugged in."""
 
+    def runs(self, name: str) -> bool:
+        """Whether a process of it runs."""
+
     def launch(self, record: Record, user_data: bytes) -> Record:
         """Make the machine and start the guest. On an error the caller removes what was made."""
 
@@ -87,7 +90,11 @@ class LocalMachines:
 
     def alive(self, name: str) -> bool:
         """Whether a process of it runs, and its cable ends here: the node may have come back in another namespace."""
-        return bool(self._cgroups.processes(name)) and bridge.plugged(self._site, name)
+        return self.runs(name) and bridge.plugged(self._site, name)
+
+    def runs(self, name: str) -> bool:
+        """Whether a process of it runs."""
+        return bool(self._cgroups.processes(name))
 
     def launch(self, record: Record, user_data: bytes) -> Record:
         """Record, address, cgroups, process, cable, guest: in this order, so that `remove` finds whatever was begun."""

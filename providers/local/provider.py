@@ -16,7 +16,7 @@ from caa.errors import (
 )
 from caa.model.ids import InstanceId
 from caa.model.instance import Severity
-from caa.provider.contract import Capabilities, Finding, Instance, InstanceType, LaunchRequest, Owner
+from caa.provider.contract import Capabilities, Finding, Instance, InstanceState, InstanceType, LaunchRequest, Owner
 from providers.local import translate
 from providers.local.client import Machines
 
@@ -89,6 +89,12 @@ class LocalProvider:
         records = await _in_thread(self._machines.all)
         return [translate.instance(record) for record in records if record.owner == owner]
 
+    async def state(self, instance: InstanceId) -> InstanceState:
+        """From the record and the processes: one whose cable is cut runs on."""
+        if not translate.valid_name(instance):
+            return InstanceState.ABSENT  # never one of ours
+        return await _in_thread(lambda: self._state(instance))
+
     async def console(self, instance: InstanceId) -> bytes:
         """The last MiB of what the pod VM printed."""
         if not translate.valid_name(instance):
@@ -97,6 +103,11 @@ class LocalProvider:
 
     async def close(self) -> None:
         """Nothing is held open; the pod VMs live on."""
+
+    def _state(self, name: str) -> InstanceState:
+        if self._machines.find(name) is None:
+            return InstanceState.ABSENT
+        return InstanceState.RUNNING if self._machines.runs(name) else InstanceState.STOPPED
 
     def _living(self, name: str) -> Instance | None:
         record = self._machines.find(name)

@@ -13,7 +13,16 @@ import pytest
 
 from caa.errors import InvalidInput
 from caa.model.ids import InstanceId
-from caa.model.instance import Capabilities, Finding, Instance, InstanceType, IPAddress, LaunchRequest, Owner
+from caa.model.instance import (
+    Capabilities,
+    Finding,
+    Instance,
+    InstanceState,
+    InstanceType,
+    IPAddress,
+    LaunchRequest,
+    Owner,
+)
 from caa.model.network import PodNetwork, Standing, Tunnel, Whose
 from caa.node.boot_data import GuestSettings, UserData
 from caa.node.hypervisor_api import HypervisorApi, announce_on
@@ -72,6 +81,9 @@ class Cloud:
             Instance(id=one, name=request.name, addresses=(), sandbox=request.sandbox)
             for one, request in self.living.items()
         ]
+
+    async def state(self, instance: InstanceId) -> InstanceState:
+        return InstanceState.RUNNING if instance in self.living else InstanceState.ABSENT
 
     async def console(self, instance: InstanceId) -> bytes:
         return b""

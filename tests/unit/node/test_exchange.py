@@ -7,7 +7,7 @@ import pytest
 
 from caa.errors import ProviderError
 from caa.model.ids import InstanceId, SandboxId
-from caa.model.instance import Capabilities, LaunchRequest, Owner
+from caa.model.instance import Capabilities, InstanceState, LaunchRequest, Owner
 from caa.node.exchange import Exchangeable
 from caa.testing.faulty import Fault, Faulty, MemoryCloud
 
@@ -87,6 +87,7 @@ async def test_every_call_is_passed_on() -> None:
     instance = await driver.create(REQUEST)
     assert driver.capabilities.name_limit == 7
     assert list(await driver.list_owned(OWNER)) == [instance]
+    assert await driver.state(instance.id) is InstanceState.RUNNING
     assert (await driver.check(), await driver.instance_types(), await driver.console(instance.id)) == ([], [], b"")
     await driver.delete(instance.id)
     assert cloud.ledger == {}

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from caa.errors import CapacityError
 from caa.model.ids import InstanceId, SandboxId
-from caa.provider.contract import Capabilities, Finding, Instance, InstanceType, LaunchRequest, Owner
+from caa.provider.contract import Capabilities, Finding, Instance, InstanceState, InstanceType, LaunchRequest, Owner
 from caa.provider.observed import Observed
 
 OWNER = Owner(cluster="c", node="n")
@@ -43,6 +43,9 @@ class Driver:
     async def list_owned(self, owner: Owner) -> Sequence[Instance]:
         return []
 
+    async def state(self, instance: InstanceId) -> InstanceState:
+        return InstanceState.RUNNING
+
     async def console(self, instance: InstanceId) -> bytes:
         return b"secret words of the guest"
 
@@ -61,12 +64,13 @@ async def test_each_call_is_one_line_with_its_duration() -> None:
         assert (await driver.create(REQUEST)).id == "i-1"
         await driver.delete(InstanceId("i-1"))
         assert await driver.list_owned(OWNER) == []
+        assert await driver.state(InstanceId("i-1")) is InstanceState.RUNNING
         assert await driver.check() == []
         assert await driver.instance_types() == []
         assert await driver.console(InstanceId("i-1")) == b"secret words of the guest"
         await driver.close()
     acts = [line["act"] for line in lines]
-    assert acts == ["create", "delete", "list_owned", "check", "instance_types", "console", "close"]
+    assert acts == ["create", "delete", "list_owned", "state", "check", "instance_types", "console", "close"]
     assert {line["duration_ms"] for line in lines} == {250.0}
     assert {line["result"] for line in lines} == {"ok"}
     assert lines[0]["instance"] == "podvm-x-1"

@@ -12,7 +12,7 @@ import pytest
 from caa.errors import CapacityError, CredentialsError, NetworkError, ProviderError, ProviderUnavailable
 from caa.model.ids import InstanceId, SandboxId
 from caa.model.instance import Severity
-from caa.provider.contract import LaunchRequest, Owner
+from caa.provider.contract import InstanceState, LaunchRequest, Owner
 from providers.local.provider import LocalProvider
 from providers.local.translate import Record
 
@@ -39,6 +39,9 @@ class Machines:
 
     def alive(self, name: str) -> bool:
         return name in self.records and name not in self.dead
+
+    def runs(self, name: str) -> bool:
+        return self.alive(name)
 
     def launch(self, record: Record, user_data: bytes) -> Record:
         assert record.name not in self.records
@@ -93,6 +96,17 @@ async def test_a_dead_one_is_made_anew(driver: LocalProvider, machines: Machines
     second = await driver.create(request())
     assert second.addresses != first.addresses
     assert machines.launches == 2
+
+
+async def test_a_dead_one_is_told_from_one_that_is_gone(driver: LocalProvider, machines: Machines) -> None:
+    made = await driver.create(request())
+    assert await driver.state(made.id) is InstanceState.RUNNING
+    machines.dead.add("podvm-a-1")
+    assert await driver.state(made.id) is InstanceState.STOPPED
+    assert [one.id for one in await driver.list_owned(OWNER)] == [made.id]
+    await driver.delete(made.id)
+    assert await driver.state(made.id) is InstanceState.ABSENT
+    assert await driver.state(InstanceId("../x")) is InstanceState.ABSENT
 
 
 async def test_a_half_made_one_is_made_anew(driver: LocalProvider, machines: Machines) -> None:

@@ -14,6 +14,7 @@ from caa.model.instance import (
     Capabilities,
     Finding,
     Instance,
+    InstanceState,
     InstanceType,
     IPAddress,
     LaunchRequest,
@@ -87,6 +88,7 @@ class FakeProvider:
         InstanceType(name="large", vcpus=8, memory_mib=32768),
     )
     made: int = 0
+    states: dict[InstanceId, InstanceState] = field(default_factory=dict)  # what it tells instead of the truth
 
     @property
     def capabilities(self) -> Capabilities:
@@ -124,6 +126,14 @@ class FakeProvider:
         assert owner == OWNER
         found: list[Instance] = await self.faults.around("provider.list_owned", lambda: list(self.living.values()))
         return found
+
+    async def state(self, instance: InstanceId) -> InstanceState:
+        def effect() -> InstanceState:
+            known = InstanceState.RUNNING if instance in self.living else InstanceState.ABSENT
+            return self.states.get(instance, known)
+
+        told: InstanceState = await self.faults.around("provider.state", effect)
+        return told
 
     async def console(self, instance: InstanceId) -> bytes:
         return b""
