@@ -58,9 +58,9 @@ AGENT_LINK_GRACE: Setting[float] = Setting(
     env="AGENT_LINK_GRACE",
     flag="agent-link-grace",
     kind=duration(),
-    default=60.0,
+    default=300.0,
     help="How long a pod outlives the loss of its link to the pod VM: calls wait, the relay answers health checks. "
-    "Nothing tells a dead pod VM from a cut yet. 0 ends the pod at once.",
+    "A pod VM that is gone is not waited for: the cloud is asked. 0 ends the pod at once.",
 )
 
 CONFIG_DIR: Setting[Path | None] = Setting(

@@ -38,6 +38,7 @@ class Sandbox:
     """The record of one sandbox. It is saved before each act, so that its steps can be undone from it alone.
 
     `reached` is the name of the last step that was begun ("" for none): everything after it was never touched.
+    `error` is why the start failed, or why the sandbox was given up.
     `owner` is whose tags the instance has got, for a node that bears another name since; `provider` is the driver that
     made it, "" for one of an earlier version.
     `ca` is the generation of the node's CA that the pod VM trusts; "" is the oldest.

@@ -133,6 +133,7 @@ class _Daemon:
             self._background(stops),
             watch(self.parts.service, stops),
             self.parts.abandonment.forever(),
+            self.parts.outages.forever(),
             self.parts.upkeep.forever(),
             self._reload(),
         ]

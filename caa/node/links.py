@@ -75,8 +75,8 @@ class RelayLinks:
                 log.warning("the relay is away, trying again", error=str(error))
                 await asyncio.sleep(_PAUSE)
 
-    async def close(self, sandbox: SandboxId) -> None:
-        await self._call("Close", relay.CloseRequest(sandbox_id=sandbox), timeout=_SHORT_CALL)
+    async def close(self, sandbox: SandboxId, why: str = "") -> None:
+        await self._call("Close", relay.CloseRequest(sandbox_id=sandbox, reason=why), timeout=_SHORT_CALL)
 
     async def list(self) -> Sequence[LinkState]:
         response = await self._call("List", relay.ListRequest(), timeout=_SHORT_CALL)

@@ -26,6 +26,7 @@ from caa.provider.registry import driver
 from caa.sandbox.abandoned import Abandonment, Graces
 from caa.sandbox.boot import Recovery
 from caa.sandbox.orphans import Rules, Sweep
+from caa.sandbox.outages import Outages
 from caa.sandbox.ports import Clock, World
 from caa.sandbox.rebuild import Rebuild
 from caa.sandbox.service import Limits, SandboxService
@@ -57,6 +58,7 @@ class Parts:
     sweep: Sweep
     abandonment: Abandonment
     upkeep: Upkeep
+    outages: Outages
 
     def apply(self, settings: Settings, changed: Sequence[Loaded]) -> None:
         """Take over what may change while the node runs, all or nothing. Raises `ConfigError`, `InitdataError`."""
@@ -74,7 +76,7 @@ class Parts:
 async def assembled(settings: Settings) -> Parts:
     """Make the parts. Opens the store and the CA, asks nobody else. Raises `ConfigError`, `StateError`,
     `InitdataError`."""
-    name, clock = settings[identity.CLOUD_PROVIDER], SystemClock()
+    name, clock, now = settings[identity.CLOUD_PROVIDER], SystemClock(), asyncio.get_running_loop().time
     certificates = _certificates(settings)
     guest = _guest(settings)
     exchangeable = Exchangeable.of(driver(name).make(settings))
@@ -96,8 +98,7 @@ async def assembled(settings: Settings) -> Parts:
     )
     launch = Launch(provider, boot_data, owner)
     steps: list[Step] = [Own(ledger), launch, Note(ledger), Connect(networking), Link(links)]
-    limits = _limits(settings, provider)
-    service = SandboxService(world, steps, clock=clock, boot_id=booted, limits=limits)
+    service = SandboxService(world, steps, clock=clock, boot_id=booted, limits=_limits(settings, provider))
     return Parts(
         provider=provider,
         driver=exchangeable,
@@ -122,6 +123,7 @@ async def assembled(settings: Settings) -> Parts:
         upkeep=Upkeep(
             certificates=certificates, records=service.records, links=links, rules=_cert_rules(settings), clock=clock
         ),
+        outages=Outages(service=service, links=links, provider=provider, clock=clock, now=now),
     )
 
 

@@ -294,11 +294,16 @@ class AgentFront:
         link.dial(seconds, waiter)
         self._links[sandbox] = link
 
-    def close(self, sandbox: str, why: str = "the link was closed") -> None:
-        """Close a link; one that is absent is fine. What a killed relay left of it goes too."""
+    def close(self, sandbox: str, why: str = "") -> None:
+        """Close a link; one that is absent is fine. What a killed relay left of it goes too.
+
+        The shim takes it as the end of its pod; a reason is written to the log.
+        """
         link = self._links.pop(sandbox, None)
         if link is not None:
-            link.close(Refused(CANCELLED, f"sandbox {sandbox}: {why}"))
+            if why:
+                self.loop.count("link closed", f"sandbox={sandbox}: {why}")
+            link.close(Refused(CANCELLED, f"sandbox {sandbox}: {why or 'the link was closed'}"))
         _remove(f"{self.pods_dir}/{sandbox}")
 
     def links(self) -> list[Link]:

@@ -34,6 +34,7 @@ _IN_FLIGHT = 1024
 _NANO = 1e9
 # Kept back from the caller's deadline, so that the reason of a dial that fails reaches it before its own timer ends.
 _ANSWER_SECONDS = 0.5
+_LONGEST_REASON = 500
 
 
 class Reply:
@@ -93,7 +94,7 @@ class Commands:
             if request.method == "Open":
                 self._open(Reply(self, channel, stream=stream), request)
             elif request.method == "Close":
-                self._front.close(_sandbox(request.payload))
+                self._front.close(_sandbox(request.payload), _reason(request.payload))
                 channel.send(answer(stream))
             elif request.method == "List":
                 channel.send(answer(stream, self._list()))
@@ -141,6 +142,11 @@ def _sandbox(payload: bytes) -> str:
     if not is_safe(sandbox):
         raise Refused(INVALID_ARGUMENT, f"sandbox id {sandbox[:32]!r} is not a name for a folder")
     return sandbox
+
+
+def _reason(payload: bytes) -> str:
+    """One line, whatever the node has passed on of a cloud's words."""
+    return " ".join(_text(payload, 2).split())[:_LONGEST_REASON]
 
 
 def _target(payload: bytes) -> Target:

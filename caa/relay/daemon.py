@@ -36,7 +36,7 @@ def flags() -> Mapping[str, str | bool | float]:
         "state-dir": "/var/lib/peerpod",
         "grace-seconds": 600.0,
         "dial-timeout-seconds": 300.0,
-        "link-grace-seconds": "60",
+        "link-grace-seconds": "300",
         "link-silence-seconds": DEAD_AFTER,
         "no-session": False,
         "niceness": "-10",

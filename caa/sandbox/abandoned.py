@@ -128,7 +128,7 @@ class Abandonment:
             return False
         log.warning("giving up a sandbox", sandbox=record.id, reason=sign.value, pod_is=state, seen_for_s=round(age, 1))
         try:
-            return await self.service.give_up(record.id, record.phase, calls=seen.calls)
+            return await self.service.give_up(record.id, record.phase, calls=seen.calls, why=sign.value)
         except CaaError as error:  # the stop goes on in memory even when the disk refuses
             log.error("could not give up the sandbox", sandbox=record.id, error=str(error))
             return False

@@ -59,13 +59,13 @@ def decide_running(
 ) -> Action:
     """What becomes of a running sandbox; None stands for "could not be asked", and never costs a pod its life.
 
-    A link that is up is proof enough; only a sandbox without link and without instance is given up.
+    A link that the relay has is left alone, also one that is down: it may be within its grace period, and whether the
+    pod VM behind it is gone is the question of `caa.sandbox.outages`. Only a sandbox without a link, whose shim has
+    lost its connection then, and without an instance is given up.
     """
-    if links is None or any(link.sandbox == record.id and link.connected for link in links):
+    if links is None or any(link.sandbox == record.id for link in links):
         return Action.KEEP
-    if instances is not None and record.instance not in instances:
-        return Action.LOST
-    return Action.KEEP if any(link.sandbox == record.id for link in links) else Action.REOPEN
+    return Action.LOST if instances is not None and record.instance not in instances else Action.REOPEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,10 @@ class Life:
     def id(self) -> SandboxId:
         return self.record.id
 
+    def idle(self, phase: Phase, calls: int) -> bool:
+        """Whether it is still in this phase, and nobody has called or waits since."""
+        return self.record.phase is phase and self.calls == calls and not self.waiting
+
     async def save(self, store: StateStore, record: Sandbox, *, during: Phase) -> None:
         """Write a record from inside `work`; `Cancelled` when a stop has overtaken it."""
         async with self.lock:

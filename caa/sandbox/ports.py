@@ -68,7 +68,8 @@ class LinkRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkState:
-    """An agent link as the relay has it: `connected` means TLS is up, `shims` counts the shim's connections.
+    """An agent link as the relay has it. `connected` means TLS is up; one that is not is being dialled, is cut and may
+    come back, or is lost for good. `shims` counts the shim's connections.
 
     `ca` is the generation of our CA that it dials with, "" when that is not known.
     """
@@ -88,7 +89,8 @@ class AgentLinks(Protocol):
     async def open(self, link: LinkRequest, deadline: float | None) -> None:
         """Dial the pod VM until TLS is up, then listen at `socket_path`. Twice is once."""
 
-    async def close(self, sandbox: SandboxId) -> None: ...
+    async def close(self, sandbox: SandboxId, why: str = "") -> None:
+        """End the link, which the shim takes as the death of its pod; `why` is for the relay's log."""
 
     async def list(self) -> Sequence[LinkState]: ...
 

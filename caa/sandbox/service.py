@@ -303,13 +303,13 @@ class SandboxService:
         life = self._lives.get(sandbox)
         return life.calls if life is not None else 0
 
-    async def give_up(self, sandbox: SandboxId, phase: Phase, *, calls: int) -> bool:
-        """Stop a sandbox that nobody attends to, if it is still in `phase` and no call has named it since `calls`."""
+    async def give_up(self, sandbox: SandboxId, phase: Phase, *, calls: int, why: str) -> bool:
+        """Stop a sandbox of our own accord, if it is still in `phase` and no call has named it since `calls`. The
+        record keeps `why`, and the relay says it when it ends the link."""
         life = self._lives.get(sandbox)
-        if life is None or life.record.phase is not phase or life.calls != calls:
+        if life is None or sandbox in self._creating or not life.idle(phase, calls):
             return False
-        if life.waiting or sandbox in self._creating:
-            return False
+        life.record = replace(life.record, error=why)
         await self.stop(sandbox)
         return True
 

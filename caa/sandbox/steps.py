@@ -164,7 +164,7 @@ class Link:
         return record
 
     async def down(self, record: Sandbox) -> None:
-        await self.links.close(record.id)
+        await self.links.close(record.id, record.error)
 
 
 def position(steps: Sequence[Step], reached: str) -> int:

@@ -124,6 +124,7 @@ class Relay:
     links: dict[str, relay.OpenRequest] = field(default_factory=dict)
     timeouts: list[float | None] = field(default_factory=list)
     error: Exception | None = None
+    reasons: list[str] = field(default_factory=list)  # of each Close
 
     async def open(self, request: relay.OpenRequest, call: Any) -> google_empty.Empty:
         self.timeouts.append(call.remaining())
@@ -134,6 +135,7 @@ class Relay:
 
     async def close(self, request: relay.CloseRequest, call: Any) -> google_empty.Empty:
         self.links.pop(request.sandbox_id, None)
+        self.reasons.append(request.reason)
         return google_empty.Empty()
 
     async def list(self, request: relay.ListRequest, call: Any) -> relay.ListResponse:

@@ -29,7 +29,8 @@ async def test_open_list_close(node: Any) -> None:
     assert list(request.addresses) == ["192.0.2.7", "2001:db8::7"]
     assert (request.tls_min_version, request.disable_tls) == ("VersionTLS12", False)
     await node.links.close(ONE)
-    await node.links.close(ONE)
+    await node.links.close(ONE, "its pod VM is gone")
+    assert node.relay.reasons == ["", "its pod VM is gone"]
     assert await node.links.list() == []
 
 

@@ -185,6 +185,8 @@ class FakeLinks:
 
     faults: Faults
     opened: dict[SandboxId, LinkRequest] = field(default_factory=dict)
+    reasons: dict[SandboxId, str] = field(default_factory=dict)  # with which links were closed
+    dark: set[SandboxId] = field(default_factory=set)  # links that are down
 
     def socket_path(self, sandbox: SandboxId) -> str:
         return f"/pods/{sandbox}/agent.ttrpc"
@@ -192,11 +194,18 @@ class FakeLinks:
     async def open(self, link: LinkRequest, deadline: float | None) -> None:
         await self.faults.around("links.open", lambda: self.opened.update({link.sandbox: link}))
 
-    async def close(self, sandbox: SandboxId) -> None:
-        await self.faults.around("links.close", lambda: self.opened.pop(sandbox, None))
+    async def close(self, sandbox: SandboxId, why: str = "") -> None:
+        def effect() -> None:
+            if self.opened.pop(sandbox, None) is not None:
+                self.reasons[sandbox] = why
+
+        await self.faults.around("links.close", effect)
 
     async def list(self) -> Sequence[LinkState]:
-        return [LinkState(sandbox=one, connected=True, shims=1, ca=link.ca) for one, link in self.opened.items()]
+        return [
+            LinkState(sandbox=one, connected=one not in self.dark, shims=1, ca=link.ca)
+            for one, link in self.opened.items()
+        ]
 
 
 @dataclass

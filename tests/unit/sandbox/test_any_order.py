@@ -97,7 +97,7 @@ class AnyOrder(RuleBasedStateMachine):
         for record in self.bench.service.records():
             if record.id == sandbox:
                 calls = self.bench.service.calls(sandbox)
-                self.call(self.bench.service.give_up(sandbox, record.phase, calls=calls))
+                self.call(self.bench.service.give_up(sandbox, record.phase, calls=calls, why="it seems so"))
 
     @rule(rebooted=st.booleans())
     def crash(self, rebooted: bool) -> None:

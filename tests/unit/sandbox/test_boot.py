@@ -223,7 +223,7 @@ def test_the_rule_for_every_phase(bench: Any) -> None:
         ([], set(), Action.LOST),
         ([], {"i-1"}, Action.REOPEN),
         ([True], set(), Action.KEEP),
-        ([False], set(), Action.LOST),
+        ([False], set(), Action.KEEP),
         ([False], {"i-1"}, Action.KEEP),
         ([False], None, Action.KEEP),
     ],
