@@ -1,6 +1,7 @@
 """The row of driver faults: every fault x every call, with a real node process, and moments at which it is killed.
 
-`console` is left out: the node never calls it.
+`console` is left out: the node never calls it. So is `state`, which makes and removes nothing: the faults of that one
+are in `tests/unit/sandbox/test_outages.py`.
 """
 
 import asyncio

@@ -13,7 +13,16 @@ from caa.config.kinds import STRING
 from caa.config.load import Settings
 from caa.config.setting import AnySetting, Setting
 from caa.model.ids import InstanceId
-from caa.provider.contract import Capabilities, Finding, Instance, InstanceType, LaunchRequest, Owner, Provider
+from caa.provider.contract import (
+    Capabilities,
+    Finding,
+    Instance,
+    InstanceState,
+    InstanceType,
+    LaunchRequest,
+    Owner,
+    Provider,
+)
 from caa.testing.faulty import Fault, Faulty
 from providers import local
 
@@ -83,6 +92,10 @@ class Planned:
     async def list_owned(self, owner: Owner) -> Sequence[Instance]:
         found: Sequence[Instance] = await self._met("list_owned", lambda it: it.list_owned(owner))
         return found
+
+    async def state(self, instance: InstanceId) -> InstanceState:
+        told: InstanceState = await self._met("state", lambda it: it.state(instance), pod=_pod(instance))
+        return told
 
     async def console(self, instance: InstanceId) -> bytes:
         text: bytes = await self._met("console", lambda it: it.console(instance), pod=_pod(instance))
