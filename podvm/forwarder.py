@@ -19,8 +19,9 @@ from time import monotonic, sleep
 
 from caa.datapath.clock import Clock
 from caa.datapath.door import Door
+from caa.datapath.edits import EditError
 from caa.datapath.flags import FlagError, Flags
-from caa.datapath.frames import INTERNAL, Malformed, Refused, Watch
+from caa.datapath.frames import INTERNAL, Later, Malformed, Refused, Watch
 from caa.datapath.greeter import Greeter, has_session, owner_of
 from caa.datapath.greeting import BEGIN_ANEW, NO_AGENT, PROTOCOL
 from caa.datapath.loop import Loop, be_nice, say
@@ -235,6 +236,23 @@ class Forwarder:
         )
 
     def _create_container(self, payload: bytes) -> bytes:
+        wanted = rewrites.cloud_volumes(payload)
+        if wanted:
+            raise Later(lambda done: volumes.attach(self.loop, wanted, done=lambda got: done(self._on(payload, got))))
+        return self._make_sources(payload)
+
+    def _on(self, payload: bytes, attached: list[tuple[bytes, bytes]] | str) -> bytes | Refused:
+        """The request with its volumes in place; what went wrong is the container's answer."""
+        if isinstance(attached, str):
+            return Refused(INTERNAL, attached)
+        try:
+            return self._make_sources(rewrites.move_binds(payload, attached))
+        except Refused as refused:
+            return refused
+        except EditError as error:
+            return Refused(INTERNAL, f"the volumes cannot be put into the request: {error}")
+
+    def _make_sources(self, payload: bytes) -> bytes:
         changed, sources = rewrites.create_container(payload, self._pod_namespace)
         for source in sources:
             try:

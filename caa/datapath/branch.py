@@ -12,12 +12,14 @@ from caa.datapath.frames import (
     NOTED,
     REQUEST,
     RESOURCE_EXHAUSTED,
+    Later,
     Malformed,
     Refused,
     check,
     refusal,
     scan_requests,
     too_large,
+    with_payload,
 )
 from caa.datapath.loop import BROKEN, IN, OUT
 from caa.datapath.pipe import RECORD, Outlet, gather, reader
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
         @property
         def direct(self) -> object: ...
         def claim(self, branch: Branch) -> bool: ...
+        def number_calls(self) -> None: ...
         def rename(self, branch: Branch, data: bytearray, *, at: int) -> bool: ...
         def send(self, data: memoryview, branch: Branch) -> None: ...
         def within(self, branch: Branch) -> bool: ...
@@ -329,14 +332,31 @@ class Branch:
                 self._mux.loop.count("too large")
                 raise too_large(size)
             changed = watch.rewrite(bytes(data)) if watch is not None and watch.wants(data, 0) else None
-            if changed is not None:
-                data = changed
-            if not self._admit(data, 0):
-                raise Refused(RESOURCE_EXHAUSTED, "too many calls of this pod wait for an answer")
+            self._send_apart(data if changed is None else changed)
         except Refused as refused:
             self.refuse(stream, refused)
-        else:
-            self._send(data, start=0, end=len(data))
+        except Later as later:
+            frame = bytes(data)
+            later.start(lambda result: self._send_late(frame, result))
+
+    def _send_apart(self, data: bytearray) -> None:
+        if not self._admit(data, 0):
+            raise Refused(RESOURCE_EXHAUSTED, "too many calls of this pod wait for an answer")
+        self._send(data, start=0, end=len(data))
+
+    def _send_late(self, frame: bytes, result: bytes | Refused) -> None:
+        """A request that was held back goes on, or is refused; calls that came after it have gone on meanwhile."""
+        if not self.alive:
+            return
+        stream = _head(frame)[1]
+        try:
+            if isinstance(result, Refused):
+                raise result
+            if stream <= self._mux.last:
+                self._mux.number_calls()
+            self._send_apart(with_payload(frame, result))
+        except Refused as refused:
+            self.refuse(stream, refused)
 
     def _send(self, data: bytearray, *, start: int, end: int) -> None:
         if start < end and self.alive:

@@ -62,6 +62,14 @@ class Refused(Exception):
         self.text = text
 
 
+class Later(Exception):
+    """A rewrite that takes time: `start(done)` begins it, and the loop calls `done` once, with payload or `Refused`."""
+
+    def __init__(self, start: Callable[[Callable[[bytes | Refused], object]], object]) -> None:
+        super().__init__("later")
+        self.start = start
+
+
 class Request:
     """The envelope of a call. `timeout` is in nanoseconds, 0 means none."""
 
@@ -110,7 +118,10 @@ class Watch:
         return length > 127 or bytes(data[at + _METHOD_AT : at + _METHOD_AT + 1 + length]) in self._keys
 
     def rewrite(self, frame: bytes) -> bytearray | None:
-        """The frame that has to go on in place of `frame`, or None when it goes on as it is. Raises `Refused`."""
+        """The frame that has to go on in place of `frame`, or None when it goes on as it is.
+
+        Raises `Refused`, or `Later`.
+        """
         envelope = frame[HEADER_SIZE:]
         try:
             request = Request(envelope)
@@ -120,13 +131,7 @@ class Watch:
             payload = change(request.payload)
         except edits.EditError as error:
             raise Refused(INVALID_ARGUMENT, f"the request is not a protobuf message: {error}") from error
-        if payload == request.payload:
-            return None
-        envelope = edits.replace(envelope, 3, field=edits.bytes_field(3, payload) if payload else b"")
-        if len(envelope) > MAX_PAYLOAD:
-            raise too_large(len(envelope))
-        _, stream, kind, flags = HEADER.unpack_from(frame)
-        return bytearray(HEADER.pack(len(envelope), stream, kind, flags) + envelope)
+        return None if payload == request.payload else with_payload(frame, payload)
 
 
 def scan_requests(data: bytearray, end: int, *, watch: Watch | None, flight: Flight | None = None) -> tuple[int, int]:
@@ -224,6 +229,15 @@ def call(service: str, method: str, *, stream: int, payload: bytes, timeout: int
         edits.varint_field(4, timeout) if timeout else b"",
     )
     return frame(stream, b"".join(fields), kind=REQUEST)
+
+
+def with_payload(data: bytes, payload: bytes) -> bytearray:
+    """The same request with another payload. Raises `Refused` when it grows beyond the limit."""
+    envelope = edits.replace(data[HEADER_SIZE:], 3, field=edits.bytes_field(3, payload) if payload else b"")
+    if len(envelope) > MAX_PAYLOAD:
+        raise too_large(len(envelope))
+    _, stream, kind, flags = HEADER.unpack_from(data)
+    return bytearray(HEADER.pack(len(envelope), stream, kind, flags) + envelope)
 
 
 def with_timeout(data: bytes, timeout: int) -> bytes:

@@ -165,10 +165,14 @@ class Mux:
         if not self.last:
             self.direct = self.owner = branch
             return True
+        self.number_calls()
+        return False
+
+    def number_calls(self) -> None:
+        """Give every call an upstream id of its own from now on: they do not come with growing ids any more."""
         if self.identity == _ALL:
             self.direct = None
             self.identity = self.last
-        return False
 
     def rename(self, branch: Branch, data: bytearray, *, at: int) -> bool:
         """Give the request at `at` an upstream id, in place; False when there are too many calls."""

@@ -51,6 +51,15 @@ class Fields:
             raise self.wrong(key, f"a whole number from 0 to {high}")
         return value
 
+    def empty(self, key: str) -> bool:
+        """Whether the field is missing, null or an empty text."""
+        return self._values.get(key) in (None, "")
+
+    def digits(self, key: str) -> bool:
+        """Whether the field is a text of digits, which some writers make of a number."""
+        value = self._values.get(key)
+        return isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 10
+
     def flag(self, key: str) -> bool:
         value = self._values.get(key)
         if not isinstance(value, bool | None):

@@ -117,3 +117,36 @@ def test_hostile_payloads_raise_one_error_or_stay_messages(data: bytes) -> None:
             continue
         list(edits.fields(after))
         assert all(source.startswith("/") for source in sources)
+
+
+def with_mounts(*mounts: tuple[str, str], annotation: str = "") -> bytes:
+    request = agent.CreateContainerRequest(container_id="c")
+    for destination, source in mounts:
+        request.OCI.Mounts.add(destination=destination, source=source, type="bind", options=["rbind", "ro"])
+    if annotation:
+        request.OCI.Annotations[rewrites.CLOUD_VOLUMES] = annotation
+    request.OCI.Annotations["other"] = "x"
+    return request.SerializeToString()
+
+
+def test_the_volumes_annotation_is_found() -> None:
+    assert rewrites.cloud_volumes(with_mounts(annotation='{"vol": {}}')) == b'{"vol": {}}'
+    assert rewrites.cloud_volumes(with_mounts()) == b""
+    assert rewrites.cloud_volumes(b"") == b""
+
+
+def test_mounts_of_volumes_come_from_their_disks() -> None:
+    payload = with_mounts(
+        ("/data", "/run/kata-containers/shared/x"), ("/sub", "/vol/a/b"), ("/whole", "/vol"), ("/etc", "/volume")
+    )
+    changed = rewrites.move_binds(payload, [(b"/data", b"/run/cloud-volumes/d"), (b"/vol", b"/run/cloud-volumes/v")])
+    found = agent.CreateContainerRequest.FromString(changed)
+    assert [mount.source for mount in found.OCI.Mounts] == [
+        "/run/cloud-volumes/d", "/run/cloud-volumes/v/a/b", "/run/cloud-volumes/v", "/volume",
+    ]  # fmt: skip
+    assert {tuple(mount.options) for mount in found.OCI.Mounts} == {("rbind", "ro")}
+
+
+def test_a_sub_path_does_not_climb_out() -> None:
+    payload = with_mounts(("/sub", "/vol/../../etc"))
+    assert rewrites.move_binds(payload, [(b"/vol", b"/run/cloud-volumes/v")]) == payload
