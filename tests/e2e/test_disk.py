@@ -3,6 +3,7 @@ are done, and all is well again once the disk is."""
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,40 @@ def disk(own_namespaces: None, paths) -> Iterator[Path]:
     paths.state.mkdir(mode=0o700)
     world.run("mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", str(paths.state))
     yield paths.state
+    world.run("umount", "--lazy", str(paths.state))
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A file system on a loop device that can be told to find itself damaged, as a dying disk makes it."""
+
+    image: Path
+    place: Path
+
+    def mount(self) -> None:
+        world.run("mount", "-o", "loop,errors=remount-ro", str(self.image), str(self.place))
+
+    def breaks(self) -> None:
+        """The kernel makes it read-only under all who have files open there; `mount` alone could not."""
+        device = world.run("findmnt", "-no", "SOURCE", str(self.place)).strip()
+        Path("/sys/fs/ext4", Path(device).name, "trigger_fs_error").write_text("1")
+
+    def replace(self) -> None:
+        """An empty disk in its place."""
+        world.run("umount", "--lazy", str(self.place))
+        world.run("mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", str(self.place))
+
+
+@pytest.fixture
+def broken(own_namespaces: None, paths) -> Iterator[Broken]:
+    """The state directory on a small ext4 in the test's own mount namespace; the loop device goes with it."""
+    paths.state.mkdir(mode=0o700)
+    made = Broken(paths.top / "image", paths.state)
+    with made.image.open("wb") as file:
+        file.truncate(8 << 20)
+    world.run("mkfs.ext4", "-q", "-F", str(made.image))
+    made.mount()
+    yield made
     world.run("umount", "--lazy", str(paths.state))
 
 
@@ -68,10 +103,10 @@ async def _gone(pod: Pod) -> None:
             await asyncio.sleep(0.02)
 
 
-async def _refused(node, kind: Kind, disk: Path) -> None:
+async def _refused(node, kind: Kind, disk: Path, why: str = "full") -> None:
     with pytest.raises(RpcError) as refused:
         await _start(node, kind, 5)
-    for part in (str(disk), "CAA_STATE_DIR", "takes no writes", "full"):
+    for part in (str(disk), "CAA_STATE_DIR", "takes no writes", why):
         assert part in str(refused.value)
 
 
@@ -150,3 +185,24 @@ async def test_it_is_read_only_when_the_node_comes_back(disk, node, kind):
     await _gone(stops)
     await _alive(keeps, container)
     await _end(keeps)
+
+
+@pytest.mark.needs("mkfs.ext4", "findmnt")
+@KINDS
+async def test_it_becomes_read_only_under_the_running_node(broken, node, kind):
+    """As a full one, but such a file system does not recover: the node gets another disk and finds its pods again."""
+    keeps, stops = await _start(node, kind, 0), await _start(node, kind, 1)
+    container = await keeps.container("c", LOOP)
+    await asyncio.to_thread(broken.breaks)
+    await _refused(node, kind, broken.place, why="I/O error")
+    await _alive(keeps, container)
+    await _end(stops)
+    await _gone(stops)
+    await _refused(node, kind, broken.place, why="I/O error")
+    await _alive(keeps, container)
+    await node.daemons.kill("node")
+    await asyncio.to_thread(broken.replace)
+    await node.daemons.start_one("node")
+    late = await _start(node, kind, 2)
+    await _alive(keeps, container)
+    await _end(keeps, late)
