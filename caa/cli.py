@@ -33,6 +33,7 @@ from caa.config.relay import (
     RUN_DIR,
     SOCKET,
     STATE_DIR,
+    SUCCESSOR_WAIT,
 )
 from caa.config.render import docs, show
 from caa.config.setting import AnySetting
@@ -183,6 +184,8 @@ def run_relay(world: World, read: Read) -> None:
             f"{settings[PROXY_TIMEOUT]:g}",
             "--link-grace-seconds",
             f"{settings[AGENT_LINK_GRACE]:g}",
+            "--successor-wait-seconds",
+            f"{settings[SUCCESSOR_WAIT]:g}",
         ),
     )
     world.replace(command[0], command, _bare(world.environ))

@@ -62,6 +62,15 @@ AGENT_LINK_GRACE: Setting[float] = Setting(
     help="How long a pod outlives the loss of its link to the pod VM: calls wait, the relay answers health checks. "
     "A pod VM that is gone is not waited for: the cloud is asked. 0 ends the pod at once.",
 )
+SUCCESSOR_WAIT: Setting[float] = Setting(
+    name="successor_wait",
+    env="SUCCESSOR_WAIT",
+    flag="successor-wait",
+    kind=duration(),
+    default=20.0,
+    help="How long a relay that is told to end goes on, while pods are attached, for a new one to take over from it. "
+    "Keep it below terminationGracePeriodSeconds. 0 ends at once, and the pods with it.",
+)
 
 CONFIG_DIR: Setting[Path | None] = Setting(
     name="config_dir",
@@ -80,5 +89,6 @@ RELAY_ROWS: tuple[AnySetting, ...] = (
     CONTROL_PLANE_GRACE,
     PROXY_TIMEOUT,
     AGENT_LINK_GRACE,
+    SUCCESSOR_WAIT,
     CONFIG_DIR,
 )

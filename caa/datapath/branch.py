@@ -112,6 +112,11 @@ class Branch:
         if waits:
             self._mux.hold(self)
 
+    def leave(self) -> None:
+        """Close our copy of a connection that somebody else holds."""
+        self.alive = False
+        self._hang_up()
+
     def close(self) -> None:
         """End this connection; again is fine."""
         if not self.alive:

@@ -118,14 +118,14 @@ class Mux:
 
     def attach(self, sock: Sock, tls: TlsObject | None) -> Branch | None:
         """Serve one more downstream connection; None (and it is closed) when there are too many."""
-        branch = self._branch()
+        branch = self.new_branch()
         if not self.adopt(branch):
             self.loop.close(sock, sock.fileno())
             return None
         branch.connect(sock, tls)
         return branch
 
-    def _branch(self) -> Branch:
+    def new_branch(self) -> Branch:
         return Branch(self)
 
     def adopt(self, branch: Branch) -> bool:
@@ -144,6 +144,13 @@ class Mux:
         self._hang_up()
         for branch in tuple(self.branches):
             branch.close()
+
+    def leave(self) -> None:
+        """Let go of everything: another process has the shim's connections."""
+        self.closed = True
+        self._hang_up()
+        for branch in self.branches:
+            branch.leave()
 
     def _hang_up(self) -> None:
         if self.fd < 0:

@@ -13,21 +13,26 @@ from caa.datapath.frames import (
     REQUEST,
     RESOURCE_EXHAUSTED,
     UNIMPLEMENTED,
+    Malformed,
     Refused,
     Request,
     answer,
     refusal,
     stream_of,
 )
+from caa.datapath.handover import Fields, blob, blobs, millis, number
+from caa.datapath.sockets import Sock
 from caa.datapath.tls import TlsFiles
 from caa.relay.dial import Target
 from caa.relay.stops import is_safe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from caa.datapath.loop import Loop
-    from caa.datapath.sockets import Sock
-    from caa.relay.agent_front import AgentFront, Waiter
+    from caa.relay.agent_front import AgentFront
+    from caa.relay.link import Waiter
 
 SERVICE = "caa.relay.v1.AgentLinks"
 _IN_FLIGHT = 1024
@@ -40,12 +45,14 @@ _LONGEST_REASON = 500
 class Reply:
     """The answer that a call still waits for."""
 
-    __slots__ = ("_commands", "channel", "stream")
+    __slots__ = ("_commands", "channel", "request", "stream", "until")
 
     def __init__(self, commands: Commands, channel: Channel, *, stream: int) -> None:
         self._commands = commands
         self.channel = channel
         self.stream = stream
+        self.request = b""  # the message of an Open
+        self.until = 0.0  # the loop's time up to which its link is dialled
 
     def done(self) -> None:
         """The call has succeeded."""
@@ -61,20 +68,51 @@ class Reply:
 class Commands:
     """The service. A caller that goes away ends the dials that only it waits for."""
 
-    __slots__ = ("_dial_seconds", "_front", "_loop", "_waiting")
+    __slots__ = ("_dial_seconds", "_front", "_loop", "_waiting", "channels")
 
     def __init__(self, loop: Loop, front: AgentFront, *, dial_seconds: float) -> None:
         self._loop = loop
         self._front = front
         self._dial_seconds = dial_seconds
         self._waiting: list[Reply] = []
+        self.channels: list[Channel] = []
 
     def accepted(self, sock: Sock) -> None:
         """A new connection of the node."""
-        Channel(self._loop, sock, expected=REQUEST, owner=self)
+        self.channels.append(Channel(self._loop, sock, expected=REQUEST, owner=self))
+
+    # Going to another relay: 1 the channel, 2 calls that wait: 1 stream, 2 the message of Open, 3 milliseconds left
+
+    def freeze(self, channel: Channel) -> tuple[bytes, list[int]]:
+        """One connection of the node stands still; returns its state and its descriptor."""
+        now = self._loop.now()
+        waiting = (
+            number(1, reply.stream) + blob(2, reply.request) + number(3, millis(reply.until - now))
+            for reply in self._waiting
+            if reply.channel is channel
+        )
+        return blob(1, channel.freeze()) + blobs(2, waiting), [channel.fd]
+
+    def take_up(self, state: bytes, fds: Sequence[int]) -> None:
+        """A connection of the node that was another relay's. Raises `Malformed`, and then no descriptor is taken."""
+        fields = Fields(state)
+        if len(fds) != 1:
+            raise Malformed(f"{len(fds)} descriptors for a connection of the node")
+        sock = Sock(fileno=fds[0])
+        sock.setblocking(False)
+        channel = Channel(self._loop, sock, expected=REQUEST, owner=self)
+        self.channels.append(channel)
+        channel.resume(Fields(fields.blob(1)))
+        for call in map(Fields, fields.blobs(2)):
+            reply = Reply(self, channel, stream=call.number(1))
+            try:
+                self._begin(reply, call.blob(2), seconds=call.number(3) / 1000)
+            except Refused as refused:
+                reply.refused(refused)
 
     def ended(self, channel: Channel) -> None:
         """A connection of the node has gone."""
+        self.channels.remove(channel)
         gone: list[Waiter] = [reply for reply in self._waiting if reply.channel is channel]
         self._waiting = [reply for reply in self._waiting if reply.channel is not channel]
         self._front.abandon(gone)
@@ -108,11 +146,16 @@ class Commands:
     def _open(self, reply: Reply, request: Request) -> None:
         if len(self._waiting) >= _IN_FLIGHT:
             raise Refused(RESOURCE_EXHAUSTED, f"{_IN_FLIGHT} links are being opened already")
-        sandbox, target = _sandbox(request.payload), _target(request.payload)
         seconds = self._dial_seconds
         if request.timeout:
             seconds = request.timeout / _NANO
             seconds -= min(_ANSWER_SECONDS, seconds / 10)
+        self._begin(reply, request.payload, seconds=seconds)
+
+    def _begin(self, reply: Reply, message: bytes, *, seconds: float) -> None:
+        sandbox, target = _sandbox(message), _target(message)
+        reply.request = message
+        reply.until = self._loop.now() + seconds
         self._waiting.append(reply)
         try:
             self._front.open(sandbox, target, seconds=seconds, waiter=reply)

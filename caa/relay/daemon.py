@@ -5,26 +5,32 @@ from __future__ import annotations
 import gc
 import posix
 import sys
-from _signal import SIGINT, SIGTERM, signal  # type: ignore[import-not-found]  # signal imports enum
+from _signal import SIGINT, SIGTERM, set_wakeup_fd, signal  # type: ignore[import-not-found]  # signal imports enum
 from fcntl import LOCK_EX, LOCK_NB, flock
 
 from caa.datapath.flags import FlagError, Flags
+from caa.datapath.handover import SOCKET as HANDOVER_SOCKET
 from caa.datapath.heartbeat import DEAD_AFTER
-from caa.datapath.loop import Loop, be_nice, say
-from caa.datapath.sockets import connect_unix, listen_unix, unlink
-from caa.relay.agent_front import AgentFront, own_directory
+from caa.datapath.loop import IN, Loop, be_nice, be_spared, say
+from caa.datapath.sockets import connect_unix, inherit_unix, listen_unix, unlink
+from caa.relay.agent_front import AgentFront
 from caa.relay.commands import Commands
+from caa.relay.folders import own_directory
+from caa.relay.giving import Giver
 from caa.relay.hypervisor_front import HypervisorFront
 from caa.relay.stops import Courier, Scribe, Stops
+from caa.relay.taking import Taker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from caa.datapath.sockets import Listener
 
 NODE_SOCKET = "node.sock"
 COMMAND_SOCKET = "relay.sock"
+# How often a relay that is to end looks whether the last shim has gone.
+_LOOK_SECONDS = 0.2
 
 
 def flags() -> Mapping[str, str | bool | float]:
@@ -39,6 +45,7 @@ def flags() -> Mapping[str, str | bool | float]:
         "link-grace-seconds": "300",
         "link-silence-seconds": DEAD_AFTER,
         "no-session": False,
+        "successor-wait-seconds": "20",
         "niceness": "-10",
     }
 
@@ -48,63 +55,170 @@ class CannotStart(Exception):
 
 
 class Relay:
-    """All parts of the process. `open` may raise `CannotStart`; `close` removes what was made."""
+    """All parts of the process.
 
-    __slots__ = ("_fronts", "_listeners", "_lock", "_lock_path", "_settings", "loop")
+    `open` may raise `CannotStart`; where another relay runs it only begins to take over, and `failure` tells later why
+    that did not succeed. `close` removes what was made, unless a successor has it.
+    """
+
+    __slots__ = (
+        "_ending",
+        "_giver",
+        "_gone",
+        "_heirs",
+        "_lock_path",
+        "_settings",
+        "_wait",
+        "agents",
+        "commands",
+        "failure",
+        "hypervisor",
+        "listeners",
+        "lock",
+        "loop",
+    )
 
     def __init__(self, settings: Flags) -> None:
+        """Raises `CannotStart`."""
         self._settings = settings
-        self._lock = -1
         self._lock_path = f"{settings.text('run-dir')}/relay.lock"
-        self._listeners: list[Listener] = []
-        self._fronts: list[AgentFront] = []
-        self.loop = Loop()
+        self._heirs: Listener | None = None
+        self._ending = self._gone = False
+        self._wait = _seconds(settings, "successor-wait-seconds")
+        self.failure = ""
+        self.lock = -1
+        self.listeners: list[Listener] = []
+        self.loop = loop = Loop()
+        silence = settings.number("link-silence-seconds")
+        self.agents = AgentFront(loop, settings.text("pods-dir"), grace=_grace(settings), silence=silence)
+        self.commands = Commands(loop, self.agents, dial_seconds=settings.number("dial-timeout-seconds"))
+        stops = Stops(f"{settings.text('state-dir')}/stops")
+        node = f"{settings.text('run-dir')}/{NODE_SOCKET}"
+        courier, scribe = Courier(loop, node, stops=stops), Scribe(loop, stops)
+        grace = settings.number("grace-seconds")
+        self.hypervisor = HypervisorFront(loop, node, scribe=scribe, courier=courier, grace=grace)
+        self._giver = Giver(self, left=self._left)
 
     def open(self) -> None:
-        """Take the lock, check the folders, listen. `hypervisor.sock` comes last, when all else is ready."""
+        """Check the folders, then take over from the relay that runs, or listen."""
         settings = self._settings
         for name in ("run-dir", "state-dir", "pods-dir"):
             _prepare(name, settings.text(name))
         _prepare("state-dir", f"{settings.text('state-dir')}/stops")
-        self._take_lock()
-        hypervisor = settings.text("hypervisor-socket")
-        _refuse_second(hypervisor)
-        _prepare("hypervisor-socket", hypervisor.rpartition("/")[0])
-        stops = Stops(f"{settings.text('state-dir')}/stops")
-        node = f"{settings.text('run-dir')}/{NODE_SOCKET}"
-        silence = settings.number("link-silence-seconds")
-        agents = AgentFront(self.loop, settings.text("pods-dir"), grace=_grace(settings), silence=silence)
-        self._fronts.append(agents)
-        commands = Commands(self.loop, agents, dial_seconds=settings.number("dial-timeout-seconds"))
-        courier = Courier(self.loop, node, stops=stops)
-        scribe = Scribe(self.loop, stops)
-        grace = settings.number("grace-seconds")
-        front = HypervisorFront(self.loop, node, scribe=scribe, courier=courier, grace=grace)
+        _prepare("hypervisor-socket", self._hypervisor_socket().rpartition("/")[0])
         try:
-            command_socket = f"{settings.text('run-dir')}/{COMMAND_SOCKET}"
-            self._listeners.append(listen_unix(self.loop, command_socket, accepted=commands.accepted))
-            self._listeners.append(listen_unix(self.loop, hypervisor, accepted=front.accepted))
-        except OSError as error:
-            raise CannotStart(f"cannot listen: {error.strerror or error}") from error
+            sock = connect_unix(self._handover_socket())
+        except OSError:
+            self._begin()
+        else:
+            Taker(self, sock)
+
+    def paths(self) -> tuple[str, str, str]:
+        """The socket of the shims, the folder of the other sockets, the folder of the pods."""
+        return self._hypervisor_socket(), self._settings.text("run-dir"), self._settings.text("pods-dir")
 
     def niceness(self) -> str:
         """The setting as it was given."""
         return self._settings.text("niceness")
 
+    def told_to_end(self) -> None:
+        """SIGTERM. While shims are attached a successor may still come; asked again, or without any, end now."""
+        pods = sum(1 for link in self.agents.links() if link.shims())
+        if self._ending or not pods or not self._wait:
+            self.loop.stop()
+            return
+        self._ending = True
+        say(f"told to end: waiting {self._wait:g} s for a successor, {pods} pods are attached")
+        self.loop.later(self._wait, self.loop.stop)
+        self.loop.later(_LOOK_SECONDS, self._look)
+
     def close(self) -> None:
         """Stop serving; the sockets go, the pods' links end."""
-        for listener in self._listeners:
+        if self._gone:
+            return
+        for listener in (*self.listeners, *((self._heirs,) if self._heirs is not None else ())):
             listener.close()
-        for front in self._fronts:
-            front.stop()
-        if self._lock >= 0:
+        self.agents.stop()
+        if self.lock >= 0:
             unlink(self._lock_path)
-            posix.close(self._lock)
-            self._lock = -1
+            posix.close(self.lock)
+            self.lock = -1
+
+    # What the hand-over says
+
+    def inherit(self, fds: Sequence[int]) -> None:
+        """Everything has come from the relay before us: its lock, and the sockets of shims and node."""
+        self.lock, shims, node = fds
+        paths = (self._hypervisor_socket(), self._command_socket())
+        fronts = (self.hypervisor.accepted, self.commands.accepted)
+        for fd, path, accepted in zip((shims, node), paths, fronts, strict=True):
+            self.listeners.append(inherit_unix(self.loop, fd, path=path, accepted=accepted))
+        say(f"took over from another relay: {len(self.agents.links())} links")
+        self._await_heirs()
+
+    def orphaned(self, why: str) -> None:
+        """The relay before us ended half-way: go on with the pods that came."""
+        say(f"the relay before us ended while it handed over: {why}; {len(self.agents.links())} links came")
+        self._begin_or_fail(why)
+
+    def turned_away(self, why: str) -> None:
+        """The relay before us kept everything. If it has ended, we begin afresh; else we cannot serve."""
+        self._begin_or_fail(why)
+
+    def _begin_or_fail(self, why: str, tries: int = 50) -> None:
+        """The lock of a relay that has just ended is free within moments."""
+        try:
+            self._begin()
+        except CannotStart as error:
+            if tries:
+                self.loop.later(0.01, lambda: self._begin_or_fail(why, tries - 1))
+                return
+            self.failure = f"cannot take over from the relay that runs: {why}; {error}"
+            self.loop.stop()
+
+    def _left(self) -> None:
+        self._gone = True
+        self.loop.stop()
+
+    # Serving
+
+    def _begin(self) -> None:
+        """Take the lock and listen. `hypervisor.sock` comes last, when all else is ready."""
+        hypervisor = self._hypervisor_socket()
+        self._take_lock()
+        _refuse_second(hypervisor)
+        try:
+            node = listen_unix(self.loop, self._command_socket(), accepted=self.commands.accepted)
+            self.listeners = [listen_unix(self.loop, hypervisor, accepted=self.hypervisor.accepted), node]
+        except OSError as error:
+            raise CannotStart(f"cannot listen: {error.strerror or error}") from error
+        self._await_heirs()
+
+    def _await_heirs(self) -> None:
+        say(f"serving {self._hypervisor_socket()}")
+        try:
+            self._heirs = listen_unix(self.loop, self._handover_socket(), accepted=self._giver.accepted)
+        except OSError as error:
+            say(f"no other relay can take over from this one: {self._handover_socket()}: {error.strerror or error}")
+
+    def _look(self) -> None:
+        if any(link.shims() for link in self.agents.links()):
+            self.loop.later(_LOOK_SECONDS, self._look)
+        else:
+            self.loop.stop()
+
+    def _hypervisor_socket(self) -> str:
+        return self._settings.text("hypervisor-socket")
+
+    def _command_socket(self) -> str:
+        return f"{self._settings.text('run-dir')}/{COMMAND_SOCKET}"
+
+    def _handover_socket(self) -> str:
+        return f"{self._settings.text('state-dir')}/{HANDOVER_SOCKET}"
 
     def _take_lock(self) -> None:
         """One relay a run directory. The file goes when we end, so a lock on a file that is gone does not count."""
-        while True:
+        while self.lock < 0:
             fd = posix.open(self._lock_path, posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW, 0o600)
             try:
                 flock(fd, LOCK_EX | LOCK_NB)
@@ -115,21 +229,26 @@ class Relay:
                     f"it holds the lock {self._lock_path}; stop it first"
                 ) from None
             if _same_file(fd, self._lock_path):
-                self._lock = fd
-                return
-            posix.close(fd)
+                self.lock = fd
+            else:
+                posix.close(fd)
 
 
 def _grace(settings: Flags) -> float:
     """How long a link may be down; 0, also by `--no-session`, means that its end is the end of the pod."""
-    text = settings.text("link-grace-seconds")
-    try:
-        grace = float(text)
-    except ValueError:
-        grace = -1.0
-    if not 0 <= grace < 1e9:
-        raise CannotStart(f"--link-grace-seconds {text}: a number is needed, 0 for none")
+    grace = _seconds(settings, "link-grace-seconds")
     return 0.0 if settings.given("no-session") else grace
+
+
+def _seconds(settings: Flags, name: str) -> float:
+    text = settings.text(name)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
+        raise CannotStart(f"--{name} {text}: a number is needed, 0 for none")
+    return seconds
 
 
 def _same_file(fd: int, path: str) -> bool:
@@ -175,29 +294,46 @@ def _make_parents(path: str) -> None:
         posix.mkdir(path, 0o700)
 
 
-def _leave(_signal: int, _frame: object) -> None:
-    raise SystemExit(0)
+class _Signals:
+    """SIGTERM and SIGINT as events of the loop: a handler could come between any two steps of ours."""
+
+    __slots__ = ("_read", "_write")
+
+    def __init__(self, loop: Loop, told: Callable[[], object]) -> None:
+        self._read, self._write = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
+        set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        for number in (SIGTERM, SIGINT):
+            signal(number, lambda _signal, _frame: None)
+
+        def ready(_event: int) -> None:
+            for _ in posix.read(self._read, 16):
+                told()
+
+        loop.add(self._read, IN, handler=ready, crash=loop.stop)
 
 
 def main(argv: Sequence[str]) -> int:
     """Serve until SIGTERM or SIGINT; 1 with a sentence on stderr when that is not possible."""
+    relay = None
     try:
         relay = Relay(Flags(flags(), argv))
-    except FlagError as error:
-        say(f"caa relay: {error}")
-        return 2
-    for number in (SIGTERM, SIGINT):
-        signal(number, _leave)
-    try:
-        relay.open()
+        _Signals(relay.loop, relay.told_to_end)
         be_nice(relay.niceness())
+        be_spared()
+        relay.open()
         gc.collect()
         gc.freeze()
         relay.loop.run()
+        if relay.failure:
+            raise CannotStart(relay.failure)
+    except FlagError as error:
+        say(f"caa relay: {error}")
+        return 2
     except CannotStart as error:
         say(f"caa relay: {error}")
         return 1
     finally:
-        relay.close()
+        if relay is not None:
+            relay.close()
         sys.stderr.flush()
     return 0

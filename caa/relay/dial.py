@@ -66,6 +66,7 @@ class Dialler:
         "_deadline",
         "_greeter",
         "_handshake",
+        "_holds",
         "_loop",
         "_pause",
         "_reason",
@@ -90,7 +91,7 @@ class Dialler:
         self._handshake: Handshake | None = None
         self._greeter: Greeter | None = None
         self._session: Session | None = None
-        self._again = False
+        self._again = self._holds = False
         self._began = self._try = loop.now()
         self._deadline = loop.later(seconds, self._too_late)
         self._timer: Timer = loop.later(0, self._connect)
@@ -98,6 +99,24 @@ class Dialler:
     def offer(self, session: Session) -> None:
         """Begin this session with a forwarder that can; with another one the link is plain."""
         self._session = session
+
+    def hold(self) -> None:
+        """Stop when TLS is up, and wait for `use`."""
+        self._holds = True
+
+    def use(self, session: Session | None, *, caller: Caller, seconds: float) -> None:
+        """Go on, with this session and for somebody else; a link that waits is used at once."""
+        self._holds = False
+        self._session = session
+        self._again = session is not None
+        self._caller = caller
+        self._deadline.cancel()
+        self._deadline = self._loop.later(seconds, self._too_late)
+        if self._sock is not None and self._tls is not None:
+            if session is None:
+                self._done(self._sock, self._tls)
+            else:
+                self.secured(self._sock, self._tls)
 
     def resume(self, session: Session, *, pause: float) -> None:
         """Go on with a session that has begun; the first attempt comes after a pause."""
@@ -194,6 +213,11 @@ class Dialler:
         It comes one round trip later; the handshake took at least that long.
         """
         self._handshake = None
+        if self._holds:
+            self._tls = tls
+            self._deadline.cancel()
+            self._caller.dialled(sock, tls)
+            return
         if self._session is not None and has_session(tls):
             self._greet(sock, tls, session=self._session)
             return

@@ -16,6 +16,7 @@ from caa.datapath.frames import (
     RESOURCE_EXHAUSTED,
     RESPONSE,
     UNAVAILABLE,
+    Malformed,
     Refused,
     Request,
     answer,
@@ -23,13 +24,15 @@ from caa.datapath.frames import (
     stream_of,
     with_timeout,
 )
-from caa.datapath.sockets import connect_unix
+from caa.datapath.handover import Fields, blob, blobs, millis, number
+from caa.datapath.sockets import Sock, connect_unix
 from caa.relay.stops import HYPERVISOR, is_safe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from caa.datapath.loop import Loop, Timer
-    from caa.datapath.sockets import Sock
     from caa.relay.stops import Courier, Scribe
 
 # runtime-rs gives StopVM one second and never asks again.
@@ -60,17 +63,81 @@ class Call:
 class Session:
     """One connection of a shim and its counterpart to the node."""
 
-    __slots__ = ("_calls", "_front", "_loop", "_node", "_pause", "_redial", "_shim", "_told")
+    __slots__ = ("_calls", "_front", "_frozen", "_loop", "_node", "_pause", "_redial", "_shim", "_told", "_writing")
 
     def __init__(self, front: HypervisorFront, sock: Sock) -> None:
         self._front = front
         self._loop = front.loop
         self._calls: dict[int, Call] = {}
         self._told: dict[int, str] = {}  # stops that we answered ourselves; the node has not yet
+        self._writing: dict[int, bytes] = {}  # stops on their way to the disk
+        self._frozen = False
         self._pause = _FIRST_PAUSE
         self._redial: Timer | None = None
         self._node: Channel | None = None
         self._shim = Channel(self._loop, sock, expected=REQUEST, owner=self)
+        front.sessions.append(self)
+
+    # Going to another relay: 1 the shim's channel, 2 the node's, 3 calls, 4 stops that were answered here (1 stream,
+    # 2 sandbox), 5 requests to be taken anew. A call: 1 frame, 2 method, 3 own deadline, 4 stop, 5 ms left, 6 late.
+
+    def freeze(self) -> tuple[bytes, list[int]]:
+        """Stand still; returns the state, and the descriptors: of the shim's connection and, if any, of the node's."""
+        self._frozen = True
+        if self._redial is not None:
+            self._redial.cancel()
+            self._redial = None
+        for call in self._calls.values():
+            _cancel(call)
+        now = self._loop.now()
+        parts = blob(1, self._shim.freeze()) + blobs(3, (_call_state(call, now) for call in self._calls.values()))
+        parts += blobs(4, (number(1, stream) + blob(2, told) for stream, told in self._told.items()))
+        parts += blobs(5, self._writing.values())
+        if self._node is None:
+            return parts, [self._shim.fd]
+        return parts + edits.bytes_field(2, self._node.freeze()), [self._shim.fd, self._node.fd]
+
+    def thaw(self) -> None:
+        """Go on after all. What was written to the disk meanwhile is asked again: once recorded is enough."""
+        self._frozen = False
+        self._shim.thaw()
+        for call in tuple(self._calls.values()):
+            self._rearm(call, call.deadline - self._loop.now())
+        if self._node is not None:
+            self._node.thaw()
+        elif self._calls:
+            self._away()
+        self._write_again()
+
+    def resume(self, state: Fields, node: Sock | None) -> None:
+        """Go on with what the predecessor had frozen."""
+        for field in map(Fields, state.blobs(3)):
+            call = Call(stream_of(field.blob(1)), field.blob(1))
+            call.method, call.own, call.stop = field.text(2), field.number(3), field.text(4)
+            call.late = bool(field.number(6))
+            self._calls[call.stream] = call
+            self._rearm(call, field.number(5) / 1000)
+        for field in map(Fields, state.blobs(4)):
+            self._told[field.number(1)] = field.text(2)
+        self._writing = {stream_of(frame): frame for frame in state.blobs(5)}
+        if node is not None:
+            self._node = Channel(self._loop, node, expected=RESPONSE, owner=self)
+            self._node.resume(Fields(state.blob(2)))
+        elif self._calls:
+            self._away()
+        self._shim.resume(Fields(state.blob(1)))
+        self._write_again()
+
+    def _rearm(self, call: Call, seconds: float) -> None:
+        self._set_deadline(call, max(seconds, 0.0))
+        if call.stop:
+            _cancel(call)
+            call.timer = self._loop.later(STOP_SECONDS, lambda: self._answer_stop(call))
+
+    def _write_again(self) -> None:
+        writing, self._writing = self._writing, {}
+        for stream, frame in writing.items():
+            self._asked(stream, frame)
 
     def framed(self, channel: Channel, frame: bytes) -> None:
         """A request of the shim, or an answer of the node."""
@@ -82,6 +149,7 @@ class Session:
     def ended(self, channel: Channel) -> None:
         """One of the two is gone."""
         if channel is self._shim:
+            self._front.sessions.remove(self)
             self._close()
         else:
             self._node_gone()
@@ -110,11 +178,15 @@ class Session:
         """A StopVM is on the disk before anything else happens to it."""
         sandbox = _to_stop(frame)
         if sandbox:
+            self._writing[stream] = frame
             self._front.scribe.write(sandbox, lambda problem: self._recorded(frame, sandbox, problem=problem))
         else:
             self._begin(stream, frame, stop="")
 
     def _recorded(self, frame: bytes, sandbox: str, *, problem: str) -> None:
+        if self._frozen or self._writing.get(stream_of(frame)) is not frame:
+            return
+        del self._writing[stream_of(frame)]
         if problem:
             self._loop.count("stop not recorded", f"sandbox={sandbox}: {problem}")
         if self._shim.fd >= 0:
@@ -250,7 +322,7 @@ class Session:
 class HypervisorFront:
     """All connections of shims. `grace` (seconds) is for calls that carry no deadline."""
 
-    __slots__ = ("courier", "grace", "loop", "node_path", "scribe")
+    __slots__ = ("courier", "grace", "loop", "node_path", "scribe", "sessions")
 
     def __init__(self, loop: Loop, node_path: str, *, scribe: Scribe, courier: Courier, grace: float) -> None:
         self.loop = loop
@@ -258,10 +330,30 @@ class HypervisorFront:
         self.scribe = scribe
         self.courier = courier
         self.grace = grace
+        self.sessions: list[Session] = []
 
     def accepted(self, sock: Sock) -> None:
         """A shim has connected."""
         Session(self, sock)
+
+    def take_up(self, state: bytes, fds: Sequence[int]) -> None:
+        """A shim's connection that was another relay's. Raises `Malformed`, and then no descriptor is taken."""
+        fields = Fields(state)
+        if len(fds) != 1 + bool(fields.blobs(2)):
+            raise Malformed(f"{len(fds)} descriptors for a connection of a shim")
+        socks = [_sock(fd) for fd in fds]
+        Session(self, socks[0]).resume(fields, socks[1] if len(socks) > 1 else None)
+
+
+def _sock(fd: int) -> Sock:
+    sock = Sock(fileno=fd)
+    sock.setblocking(False)
+    return sock
+
+
+def _call_state(call: Call, now: float) -> bytes:
+    left = number(5, millis(call.deadline - now)) + number(6, call.late)
+    return blob(1, call.frame) + blob(2, call.method) + number(3, call.own) + blob(4, call.stop) + left
 
 
 def _to_stop(frame: bytes) -> str:

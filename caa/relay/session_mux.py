@@ -72,7 +72,7 @@ class SessionMux(Mux):
     forwarder was restarted.
     """
 
-    __slots__ = ("_clock", "_keeper", "_stirred", "_unsent", "_wait", "answered", "session")
+    __slots__ = ("_clock", "_keeper", "_stirred", "_wait", "answered", "session", "unsent")
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class SessionMux(Mux):
         self._stirred = False
         self._wait = b""  # the beginning of a frame that is not whole, not counted as received
         # Since the cut: bytes of the session before it, and the highest id among them. None while nothing tells.
-        self._unsent: tuple[int, int] | None = None
+        self.unsent: tuple[int, int] | None = None
         self.answered: set[int] = set()  # calls answered here, whose answers are dropped
         super().__init__(ground.loop, sock, tls=tls, watch=ground.watch, lost=keeper.lost)
         self.remember()
@@ -100,7 +100,7 @@ class SessionMux(Mux):
     def go_on(self, sock: Sock, tls: TlsObject) -> None:
         """Use another link, over which the session has been resumed."""
         self.dark = False
-        self._unsent = None
+        self.unsent = None
         self.connect(sock, tls)
         self._start()
 
@@ -110,13 +110,13 @@ class SessionMux(Mux):
         Long polls and reads are asked again, what has never left here is sent, all else is refused. How many calls
         were asked again and refused.
         """
-        count, highest = self._unsent or (self.session.sent, self.last)
-        unsent = self.session.since(count)
+        count, highest = self.unsent or (self.session.sent, self.last)
+        waiting = self.session.since(count)
         self.session = session
         self.answered.clear()
         numbers = reask(self, highest)
-        if unsent and not self.closed:
-            self.send(memoryview(unsent), None)
+        if waiting and not self.closed:
+            self.send(memoryview(waiting), None)
         return numbers
 
     def give_up(self, why: str) -> None:
@@ -130,7 +130,7 @@ class SessionMux(Mux):
         if self.fd >= 0:
             self._ready(IN)
 
-    def _branch(self) -> Branch:
+    def new_branch(self) -> Branch:
         return ShimBranch(self)
 
     # To the link
@@ -301,17 +301,21 @@ class SessionMux(Mux):
     def darken(self, why: str) -> None:
         """There is no link for the moment: dial."""
         self._let_go()
+        self.dim()
+        self._keeper.cut(why)
+
+    def dim(self) -> None:
+        """Answer in place of the agent what a shim must not wait for."""
         self.dark = True
         self._answer_checks()
         self._go_on()
-        self._keeper.cut(why)
 
     def _let_go(self) -> None:
         if self.fd < 0:
             return
         self._clock.remove(self)
         self.session.cut()
-        self._unsent = self.session.sent, self.last
+        self.unsent = self.session.sent, self.last
         self.loop.close(self._sock, self.fd)
         self.fd = -1
         self.outlet.rest = None

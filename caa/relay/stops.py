@@ -158,9 +158,9 @@ class Courier:
         if self._timer is None:
             self._timer = self._loop.later(self._pause, self._go)
 
-    def waiting(self) -> int:
+    def waiting(self) -> Sequence[str]:
         """Stops that have not been delivered."""
-        return len(self._queue)
+        return tuple(self._queue)
 
     def framed(self, channel: Channel, frame: bytes) -> None:
         """The node's answer; anything but OK is asked again later."""

@@ -151,7 +151,7 @@ def test_relay_becomes_a_lean_process() -> None:
     assert program == words[0] == sys.executable
     text = " ".join(words)
     assert "--hypervisor-socket /s --pods-dir /p --run-dir /r --state-dir /v" in text
-    assert "--grace-seconds 90 --dial-timeout-seconds 300 --link-grace-seconds 300" in text
+    assert "--grace-seconds 90 --dial-timeout-seconds 300 --link-grace-seconds 300 --successor-wait-seconds 20" in text
     assert environ == {"PATH": "/bin"}
 
 

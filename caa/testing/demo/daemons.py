@@ -53,6 +53,7 @@ def settings(paths: Paths, provider: str) -> dict[str, str]:
         "LOCAL_STATE_DIR": str(paths.vms),
         "NODE_NAME": "demo-node",
         "CAA_CLUSTER_ID": "demo",
+        "SUCCESSOR_WAIT": "0",
         "LOG_FORMAT": "json",
     }
 
@@ -90,16 +91,32 @@ class Daemons:
         end = time.monotonic() + 20
         while not await asyncio.to_thread(path.exists):
             if self.running[name].returncode is not None or time.monotonic() > end:
-                raise Unavailable(f"caa {name} did not start: {self.paths.log(name).read_text()[-2000:]}")
+                raise Unavailable(f"caa {name} did not start: {self._end_of_log(name)}")
             await asyncio.sleep(0.01)
 
     async def stop(self) -> None:
         """SIGTERM, node first; SIGKILL after 15 s. Daemons that are gone already are fine."""
-        for name in ("node", "relay"):
+        for name in ("node", "relay", "old relay"):
             process = self.running.pop(name, None)
             if process is not None and process.returncode is None:
                 process.send_signal(signal.SIGTERM)
                 await self._reap(process)
+
+    async def replace_relay(self) -> float:
+        """Start another relay, which takes over; returns the seconds until the one before it has ended by itself."""
+        began, old = time.monotonic(), self.running.pop("relay")
+        await self.start_one("relay")
+        try:
+            status = await asyncio.wait_for(old.wait(), 20)
+        except TimeoutError:
+            self.running["old relay"] = old
+            raise Unavailable(f"the relay was not replaced: {self._end_of_log('relay')}") from None
+        if status or self.running["relay"].returncode is not None:
+            raise Unavailable(f"the relay was not replaced: {self._end_of_log('relay')}")
+        return time.monotonic() - began
+
+    def _end_of_log(self, name: str) -> str:
+        return self.paths.log(name).read_text()[-2000:]
 
     async def kill(self, name: str) -> None:
         """SIGKILL to one of them, as a crash would; `start_one` brings it back."""

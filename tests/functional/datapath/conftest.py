@@ -132,6 +132,7 @@ class EchoAgent:
     path: Path
     seed: int = 0
     fragments: bool = False
+    mute: bool = False  # nothing but `Echo` is answered
     seen: list[tuple[int, int, str, str, bytes]] = field(default_factory=list)
     connections: list[socket.socket] = field(default_factory=list)
 
@@ -190,7 +191,7 @@ class EchoAgent:
         if request.method == "Echo":
             return frames.answer(stream, request.payload)
         self.seen.append((number, stream, request.service, request.method, request.payload))
-        if request.method == "Never":
+        if request.method == "Never" or self.mute:
             return None
         if request.method == "Pause":
             time.sleep(1.5)
@@ -312,11 +313,15 @@ class Relay:
 
     def __post_init__(self) -> None:
         self.hypervisor = self.folder / "h" / "hypervisor.sock"
+        self.successor = self.hypervisor.exists()
         self.pods = self.folder / "p"
         self.run = self.folder / "r"
         self.state = self.folder / "s"
-        self.process = Process(self.argv(), self.folder / "relay.log")
-        wait_until(lambda: accepts(self.hypervisor) or self.process.child.poll() is not None, "the relay")
+        self.process = Process(self.argv(), self.folder / f"relay-{len(list(self.folder.glob('relay-*.log')))}.log")
+        wait_until(lambda: self._serves() or self.process.child.poll() is not None, "the relay")
+
+    def _serves(self) -> bool:
+        return "serving" in self.process.text() if self.successor else accepts(self.hypervisor)
 
     def argv(self) -> list[str]:
         return launch.command(
@@ -324,7 +329,7 @@ class Relay:
             pods_dir=str(self.pods),
             run_dir=str(self.run),
             state_dir=str(self.state),
-            extra=("--niceness", "0", *self.extra),
+            extra=("--niceness", "0", "--successor-wait-seconds", "0", *self.extra),
         )
 
     def agent_socket(self, sandbox: str = "pod") -> Path:
@@ -691,4 +696,100 @@ def session_client(guest: Guest, certificates: Certificates) -> Iterator[Callabl
 
     yield connect
     for one in clients:
+        one.sock.close()
+
+
+class StandInNode:
+    """Listens as the node does, and lets the test answer."""
+
+    def __init__(self, path: Path) -> None:
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen(8)
+        self._listener.settimeout(10)
+        self._connections: list[socket.socket] = []
+
+    def next_call(self) -> tuple[socket.socket, int]:
+        """The next connection, and the stream id of the first call on it."""
+        connection, _ = self._listener.accept()
+        connection.settimeout(10)
+        self._connections.append(connection)
+        stream, kind, _ = read_frame(connection)
+        assert kind == 1
+        return connection, stream
+
+    def close(self) -> None:
+        for sock in (self._listener, *self._connections):
+            sock.close()
+
+
+@pytest.fixture
+def launch_node() -> Iterator[Callable[[Relay], StandInNode]]:
+    """Puts a stand-in for the node beside a relay."""
+    nodes: list[StandInNode] = []
+
+    def start(relay: Relay) -> StandInNode:
+        nodes.append(StandInNode(relay.run / "node.sock"))
+        return nodes[-1]
+
+    yield start
+    for node in nodes:
+        node.close()
+
+
+class Heir:
+    """A successor that is written anew here, and ends after any of its steps."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(10)
+        self.sock.connect(str(relay.state / "handover.sock"))
+
+    def say(self, kind: int, payload: bytes = b"") -> None:
+        self.sock.sendall(struct.pack(">IHH", len(payload), kind, 0) + payload)
+
+    def hear(self) -> tuple[int, bytes]:
+        """The next parcel's kind and payload; its descriptors are closed."""
+        data, fds, _, _ = socket.recv_fds(self.sock, 8, 64)
+        for fd in fds:
+            os.close(fd)
+        if not data:
+            return 0, b""
+        size, kind, _ = struct.unpack(">IHH", data)
+        return kind, receive(self.sock, size)
+
+    def hello(self, oldest: int, newest: int) -> str | int:
+        """The format that is spoken, or why there is none."""
+        self.say(1, edits.varint_field(1, oldest) + edits.varint_field(2, newest))
+        kind, payload = self.hear()
+        return edits.last_varint(payload, 1) if kind == 2 else edits.last_bytes(payload, 1).decode()
+
+    def go(self, steps: int) -> set[str]:
+        """Do so many steps, then vanish; returns the pods that were confirmed."""
+        confirmed: set[str] = set()
+        name = edits.bytes_field(1, b"one")
+        script = [(1, b"\x08\x01\x10\x01", 1), (4, name, 1), (6, b"", 1), (8, name, 1)]
+        script += [(8, edits.bytes_field(1, b"two"), 1), (10, name, 0), (11, b"", 1), (0, b"", 0)]
+        for kind, payload, answers in script[:steps]:
+            if kind:
+                self.say(kind, payload)
+            if kind == 10:
+                confirmed.add("one")
+            for _ in range(answers):
+                assert self.hear()[0]
+        self.sock.close()
+        return confirmed
+
+
+@pytest.fixture
+def heir() -> Iterator[Callable[[Relay], Heir]]:
+    """A successor in the hands of the test."""
+    heirs: list[Heir] = []
+
+    def make(relay: Relay) -> Heir:
+        heirs.append(Heir(relay))
+        return heirs[-1]
+
+    yield make
+    for one in heirs:
         one.sock.close()

@@ -182,7 +182,8 @@ def _as_another_user(path: Path) -> str:
 
 def test_a_second_relay_is_refused_and_the_first_goes_on(relay: Any, guest: Any, launch_process: Any) -> None:
     assert relay.ask("Open", guest.opening.payload()) == (OK, b"")
-    second = launch_process(relay.argv())
+    other_state = [part.replace(str(relay.state), str(relay.folder / "s2")) for part in relay.argv()]
+    second = launch_process(other_state)
     assert second.child.wait(10) == 1
     assert "another relay already serves" in second.text()
     assert str(relay.hypervisor) in second.text()
@@ -190,6 +191,7 @@ def test_a_second_relay_is_refused_and_the_first_goes_on(relay: Any, guest: Any,
     third = launch_process(other_run)
     assert third.child.wait(10) == 1
     assert "it accepts connections" in third.text()
+    assert f"the relay that runs serves {relay.hypervisor} with {relay.run} and {relay.pods}" in third.text()
     assert relay.links() == [("pod", True, 0)]
 
 
@@ -212,7 +214,7 @@ def test_nothing_is_left_when_the_relay_stops(relay: Any, guest: Any) -> None:
     assert relay.ask("Open", guest.opening.payload()) == (OK, b"")
     assert relay.process.stop() == 0
     left = [path for path in relay.folder.rglob("*") if path.is_file() or path.is_socket()]
-    assert {path.name for path in left} == {"relay.log", "forwarder-0.log", "agent.sock"}
+    assert {path.name for path in left} == {"relay-0.log", "forwarder-0.log", "agent.sock"}
 
 
 @pytest.mark.parametrize("which", ["pods-dir", "run-dir", "state-dir"])

@@ -8,6 +8,7 @@ import pytest
 
 import caa
 from caa.datapath import edits, frames
+from caa.datapath.loop import Loop
 from caa.relay.commands import SERVICE, Commands
 from caa.relay.launch import command
 from caa.relay.stops import Stops, is_safe
@@ -84,7 +85,7 @@ class PretendFront:
 def ask(method: str, payload: bytes, service: str = SERVICE) -> tuple[PretendFront, int, str]:
     front: Any = PretendFront()
     channel: Any = PretendChannel()
-    commands = Commands(None, front, dial_seconds=300.0)  # type: ignore[arg-type]
+    commands = Commands(Loop(), front, dial_seconds=300.0)
     commands.framed(channel, frames.call(service, method, stream=1, payload=payload))
     [frame] = channel.sent
     status = edits.last_bytes(frame[10:], 1)
