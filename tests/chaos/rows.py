@@ -52,6 +52,38 @@ async def _kill(field: Field, size: Size, *, chance: random.Random) -> None:
     field.outcome.done = {"kill -9 of the node": size.times}
 
 
+async def relay_roll_outs(plan: Plan, size: Size) -> list[Outcome]:
+    """Another relay takes over, again and again; traffic crosses the pod network meanwhile."""
+    return await _roll_outs(plan, size, name="relay roll-outs", replace=lambda field: field.daemons.replace_relay())
+
+
+async def both_replaced(plan: Plan, size: Size) -> list[Outcome]:
+    """Relay and node are replaced at once, as by a DaemonSet with a surge."""
+    return await _roll_outs(plan, size, name="both replaced", replace=lambda field: field.daemons.replace_both())
+
+
+async def _roll_outs(
+    plan: Plan, size: Size, *, name: str, replace: Callable[[Field], Awaitable[float]]
+) -> list[Outcome]:
+    outcome, network = Outcome(name), Outcome(f"vxlan during {name}")
+    chance = plan.chance(name)
+    async with opened(plan, outcome) as field:
+        await field.populate()
+        field.visitors.begin()
+        await field.standing[0].pod.container("server", SERVE)
+        neighbour = await Neighbour.start(field.standing[0].address)
+        taken = []
+        for _ in range(size.times):
+            await asyncio.sleep(chance.uniform(0.02, size.longest))
+            taken.append(await replace(field))
+        outcome.done = {name: size.times}
+        outcome.figures["longest take-over, start of the process included (s)"] = round(max(taken), 2)
+        network.figures = await neighbour.finish()
+        await field.finish()
+    network.problems += _silences(network.figures)
+    return [outcome, network]
+
+
 def _silences(figures: Mapping[str, object]) -> list[str]:
     if not figures:
         return ["the neighbour broke down"]
@@ -112,6 +144,8 @@ class Row:
 
 ROWS: Mapping[str, Row] = {
     "node-kills": Row(node_kills, Size(200, 20, 3.0), Size(20, 6, 1.5), 2),
+    "relay-roll-outs": Row(relay_roll_outs, Size(50, 20, 3.0), Size(5, 6, 1.5), 2),
+    "both-replaced": Row(both_replaced, Size(20, 20, 3.0), Size(3, 6, 1.5), 2),
     "cuts": Row(
         cuts, Size(1000, 20, 15.0), Size(60, 6, 4.0), 0, "caa.datapath.greeter", "links are not resumable sessions yet"
     ),

@@ -19,8 +19,8 @@ CGROUPS = Path("/sys/fs/cgroup")
 BRIDGE = "cni0"
 CLIENT = "client"
 SUBNET = "10.88.0"
-# The kernel shows the name a socket was bound under; ours are bound as `.NAME.PID` and then renamed.
-_RENAMED = re.compile(r"/\.([^/]+)\.\d+$")
+# The kernel shows the name a socket was bound under; ours are bound as `NAME.PID` or `.NAME.PID` and then renamed.
+_RENAMED = re.compile(r"/\.?([^/]+)\.\d+$")
 
 
 def run(*argv: str) -> str:

@@ -98,7 +98,9 @@ async def test_times_and_rules(live: Node) -> None:
 
 
 async def test_what_pod_vms_are_given(live: Node) -> None:
-    live.change(INITDATA=initdata.encode(initdata.DUMMY), ENABLE_SCRATCH_SPACE="true")
+    allowed = "169.254.169.254/32"
+    live.change(INITDATA=initdata.encode(initdata.DUMMY), ENABLE_SCRATCH_SPACE="true", LINK_LOCAL_ALLOW=allowed)
+    assert [str(network) for network in live.parts.boot_data.settings.allow_link_local] == [allowed]
     assert live.parts.boot_data.settings.initdata == initdata.DUMMY
     assert live.parts.boot_data.settings.scratch_space
 
@@ -126,5 +128,5 @@ async def test_the_rows_that_are_live_are_those_that_are_applied() -> None:
         "start_timeout", "drain_grace", "unstarted_grace", "unopened_grace", "closed_grace",
         "enable_gc", "gc_interval", "gc_grace_period", "gc_dry_run",
         "initdata", "enable_scratch_space", "external_network_via_podvm", "log_level", "log_format",
-        "ca_rotation", "cert_warning",
+        "ca_rotation", "cert_warning", "link_local_allow",
     }  # fmt: skip
