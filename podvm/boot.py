@@ -4,6 +4,8 @@ For pod VMs that are process trees (`providers/local`). An image with systemd ru
 
     user data -> podns -> agent started -> pod network -> the agent's socket is there -> forwarder -> wait
 
+A forwarder that ends afterwards is started again, with all that it does at its start; an agent that ends is the end.
+
 The reference builds the pod network in the forwarder, once the agent's socket exists. Here it is built while the agent
 starts, which takes longer: neither needs the other, `podns` is there before both, and no container runs before the
 forwarder listens. What a TLS connection proves stays the same: the listener comes after all of it.
@@ -29,6 +31,10 @@ _SERVICE_SECONDS = 60.0  # until the agent, then the forwarder, listens
 _LAST_WORDS_SECONDS = 1.0  # the forwarder still passes on what the agent said last
 _STOP_SECONDS = 5.0  # until what does not stop is killed, with this process
 _POLL_SECONDS = 0.002
+# A forwarder that lived shorter than this is started again after a pause, which doubles up to the longest one.
+_LIVED_SECONDS = 1.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_AGENT, _FORWARDER = "agent", "forwarder"
 _STOPS = frozenset({signal.SIGTERM, signal.SIGINT})
 _SIGNALS = _STOPS | {signal.SIGCHLD}
 _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)  # an agent expects them as a fresh program has them
@@ -52,7 +58,7 @@ class _Ended(CaaError):
 
 
 def boot(options: Options, sources: Sequence[Source]) -> int:
-    """Boot, then wait until one of the two processes ends or a SIGTERM comes; 0 after a stop, else 1.
+    """Boot, then wait until the agent ends or a SIGTERM comes; 0 after a stop, else 1.
 
     Everything else in the pod VM dies with this process when it is the first one of its PID namespace.
     """
@@ -62,7 +68,7 @@ def boot(options: Options, sources: Sequence[Source]) -> int:
     services: dict[int, str] = {}
     try:
         _start_all(options, sources, services=services)
-        reason = _wait(services)
+        reason = _wait(services, Revival(lambda: _start_again(options, services), time.monotonic))
     except (CaaError, OSError) as error:
         say(f"failed: {error}")
         reason = ""
@@ -79,7 +85,7 @@ def _start_all(options: Options, sources: Sequence[Source], *, services: dict[in
     say("podns is there")
     agent_socket = Path(options.forwarder.agent_socket)
     agent_socket.parent.mkdir(parents=True, exist_ok=True)
-    services[_spawn(options.agent, options.environ)] = "agent"
+    services[_spawn(options.agent, options.environ)] = _AGENT
     say("agent started")
     # While the agent starts. The listener, which proves that all of this is done, still comes last.
     command = prepare.prepare(options.forwarder)
@@ -87,7 +93,7 @@ def _start_all(options: Options, sources: Sequence[Source], *, services: dict[in
     _await_socket(agent_socket, services)
     say("agent listens")
     with _notifications() as (name, ready):
-        services[_spawn([*command, f"-notify-socket={name}"], options.environ)] = "forwarder"
+        services[_spawn([*command, f"-notify-socket={name}"], options.environ)] = _FORWARDER
         say("forwarder started")
         _await_ready(ready, services)
     say("forwarder listens")
@@ -131,14 +137,57 @@ def _notifications() -> Iterator[tuple[str, socket.socket]]:
         yield f"@{name}", ready
 
 
-def _wait(services: dict[int, str]) -> str:
-    """Reap whatever ends until it is one of ours; "stop" when a signal asked for the end."""
-    ended = ""
-    while not ended:
-        ended = _next_end(services, None)
-    say(ended)
-    if ended != "stop" and "forwarder" in services.values():
-        _settle(services, "forwarder", seconds=_LAST_WORDS_SECONDS)
+def _start_again(options: Options, services: dict[int, str]) -> None:
+    """The forwarder with all that it finds at its start; of that nothing changes what stands."""
+    services[_spawn(prepare.prepare(options.forwarder), options.environ)] = _FORWARDER
+
+
+class Revival:
+    """Starts the forwarder again: at once after a life of a second, else after a pause that doubles up to 2 s."""
+
+    def __init__(self, start: Callable[[], None], now: Callable[[], float]) -> None:
+        self._start = start
+        self._now = now
+        self._since = now()
+        self._pause = 0.0
+        self._due: float | None = None
+
+    def left(self) -> float | None:
+        """Seconds until `attend` has something to do; None while the forwarder lives."""
+        return None if self._due is None else max(self._due - self._now(), 0.0)
+
+    def attend(self) -> None:
+        """There is no forwarder: start one if it is time. One that cannot be started counts as ended at once."""
+        if self._due is None:
+            self._plan()
+        if self._due is None or self._now() < self._due:
+            return
+        self._since, self._due = self._now(), None
+        try:
+            self._start()
+            say("forwarder started again")
+        except (CaaError, OSError) as error:
+            say(f"forwarder not started again: {error}")
+            self._plan()
+
+    def _plan(self) -> None:
+        short = self._now() - self._since < _LIVED_SECONDS
+        self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE) if short else 0.0
+        self._due = self._now() + self._pause
+
+
+def _wait(services: dict[int, str], revival: Revival) -> str:
+    """Reap whatever ends until it is the agent; "stop" when a signal asked for the end."""
+    while True:
+        ended = _next_end(services, revival.left())
+        if ended:
+            say(ended)
+        if ended == "stop" or _AGENT not in services.values():
+            break
+        if _FORWARDER not in services.values():
+            revival.attend()
+    if ended != "stop" and _FORWARDER in services.values():
+        _settle(services, _FORWARDER, seconds=_LAST_WORDS_SECONDS)
     return ended
 
 

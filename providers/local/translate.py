@@ -12,6 +12,8 @@ from caa.errors import InvalidRequest, ProviderError
 from caa.model.ids import InstanceId, SandboxId
 from caa.provider.contract import Instance, LaunchRequest, Owner
 
+# Outside `/run/kata-containers`, which the agent empties at CreateSandbox: a restarted forwarder dials it again.
+_AGENT_SOCKET = "/run/kata-agent/agent.sock"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _NOT_A_CONTROLLER = frozenset({"rw", "ro", "xattr", "clone_children", "nsdelegate", "memory_recursiveprot"})
 
@@ -156,9 +158,13 @@ def launch_command(
     script = str(Path(__file__).with_name("machine.py"))
     mounts = [f"{one.point}|{one.kind}|{one.options}|{ours}" for one, ours in cgroups]
     python = [site.python, "-I"]
-    agent = site.agent_command or (*python, "-m", "caa.testing.agent")
+    agent: tuple[str, ...] = site.agent_command
+    place: tuple[str, ...] = ()
+    if not agent:
+        agent = (*python, "-m", "caa.testing.agent", "--server-addr", f"unix://{_AGENT_SOCKET}")
+        place = (f"-kata-agent-socket={_AGENT_SOCKET}",)
     machine = [*python, "-S", script, str(report), str(drive), record.name, str(size), *mounts]
-    return [*machine, "--", *python, "-m", "podvm", "boot", "--", *agent]
+    return [*machine, "--", *python, "-m", "podvm", "boot", *place, "--", *agent]
 
 
 def _mount_options(kind: str, options: str) -> str:

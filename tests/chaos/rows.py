@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tests.chaos.cutter import Cutter
 from tests.chaos.faults import driver_faults
 from tests.chaos.field import Field, Plan, opened
+from tests.chaos.forwarders import judge, kill_forwarders
 from tests.chaos.load import SERVE
 from tests.chaos.report import Outcome
 from tests.chaos.traffic import Neighbour
@@ -126,6 +127,17 @@ async def _cut_all(cutter: Cutter, outcome: Outcome, *, size: Size, plan: Plan) 
     outcome.done = {"cuts": sum(cutter.made.values()), **{f"of these {k}": v for k, v in cutter.made.items()}}
 
 
+async def forwarder_restarts(plan: Plan, size: Size) -> list[Outcome]:
+    """SIGKILL to forwarders inside their pod VMs."""
+    outcome = Outcome("forwarder restarts")
+    async with opened(plan, outcome) as field:
+        await field.populate()
+        await kill_forwarders(field, times=size.times, longest=size.longest)
+        await field.finish()
+        judge(outcome, field)
+    return [outcome]
+
+
 @dataclass(frozen=True)
 class Row:
     """One row of the table in issue and report. `needs` is the module whose presence makes it possible."""
@@ -149,5 +161,6 @@ ROWS: Mapping[str, Row] = {
     "cuts": Row(
         cuts, Size(1000, 20, 15.0), Size(60, 6, 4.0), 0, "caa.datapath.greeter", "links are not resumable sessions yet"
     ),
+    "forwarder-restarts": Row(forwarder_restarts, Size(50, 20, 2.0), Size(5, 4, 1.0), 0),
     "driver-faults": Row(driver_faults, Size(1, 1, 0), Size(1, 1, 0), 0),
 }

@@ -251,6 +251,36 @@ async def test_without_its_agent_the_pod_vm_ends(lab: Any, agent: str, reason: s
     assert reason in await lab.console(driver, instance, "podvm: halt")
 
 
+def forwarder_of(lab: Any, instance: Instance) -> int:
+    """The host's number of the pod VM's forwarder."""
+    init = init_of(lab, instance)
+    for child in Path(f"/proc/{init}/task/{init}/children").read_text().split():
+        if b"podvm.forwarder" in Path(f"/proc/{child}/cmdline").read_bytes():
+            return int(child)
+    raise AssertionError("no forwarder")
+
+
+async def test_a_killed_forwarder_is_started_again(lab: Any) -> None:
+    driver = lab.driver(LISTEN)
+    instance = await driver.create(lab.request())
+    await lab.console(driver, instance, "forwarder listens")
+    for _ in range(3):
+        victim = forwarder_of(lab, instance)
+        await killed(victim, signal.SIGKILL)
+        end = asyncio.get_running_loop().time() + 10
+        while True:
+            try:
+                assert handshake(lab, instance) == "TLSv1.3"
+                break
+            except ConnectionError:
+                assert asyncio.get_running_loop().time() < end
+                await asyncio.sleep(0.02)
+        assert forwarder_of(lab, instance) != victim
+    console = (await driver.console(instance.id)).decode()
+    assert console.count("forwarder ended with -9\n") == console.count("forwarder started again\n") == 3
+    assert "pod network" in console
+
+
 async def test_a_terminated_guest_stops_its_processes(lab: Any) -> None:
     driver = lab.driver(LISTEN)
     instance = await driver.create(lab.request())

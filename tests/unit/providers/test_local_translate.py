@@ -128,14 +128,17 @@ def test_the_command_line_holds_everything_but_the_user_data() -> None:
         "-m",
         "podvm",
         "boot",
+        "-kata-agent-socket=/run/kata-agent/agent.sock",
         "--",
         "/venv/bin/python",
         "-I",
         "-m",
         "caa.testing.agent",
+        "--server-addr",
+        "unix:///run/kata-agent/agent.sock",
     ]
     assert "secret" not in " ".join(command)
     own = translate.launch_command(
         replace(SITE, agent_command=("/bin/agent", "-x")), record, cgroups=[], descriptors=(7, 8), size=6
     )
-    assert own[-3:] == ["--", "/bin/agent", "-x"]
+    assert own[-4:] == ["boot", "--", "/bin/agent", "-x"]
