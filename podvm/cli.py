@@ -7,6 +7,11 @@ process-user-data [provision-files] [flags]
     -tpm auto|required|off         required: no TPM, or a failure, stops the boot; auto: only a failure does
     -tpm-device /dev/tpmrm0
     -unmeasured-attestation        take aa.toml and cdh.toml from user data, which nobody measures
+setup-scratch-storage [flags]
+                    LUKS2 with a key of this boot for unpacked images, when scratch-space.marker is there
+    -always                        also without the marker, as far as possible: for images of confidential VMs
+    -integrity=false               no HMAC per sector
+    -device /dev/vdb               this one, instead of the partition labelled trusted_store
 agent-protocol-forwarder [flags]
                     the pod's network, then the lean forwarder in this process's place; a notify service
     -kata-agent-socket, -pod-namespace, -listen, -config, -disable-tls, -ca-cert-file, -cert-file, -cert-key,
@@ -27,7 +32,7 @@ from caa.datapath.flags import FlagError, Flags
 from caa.errors import CaaError
 from caa.model.network import IPNetwork
 from caa.userdata import paths
-from podvm import boot, forwarder, prepare, provision, tpm
+from podvm import boot, forwarder, prepare, provision, scratch, tpm
 from podvm.clouds import sources
 from podvm.measure import Presence, Tpm
 from podvm.progress import log_to_console, say
@@ -43,6 +48,7 @@ _USER_DATA: Defaults = MappingProxyType(
         "unmeasured-attestation": False,
     }
 )
+_SCRATCH: Defaults = MappingProxyType({"always": False, "integrity": True, "device": ""})
 _FORWARDER: Defaults = MappingProxyType({**forwarder.public_flags(), "config": paths.FORWARDER, "allow-link-local": ""})
 
 
@@ -52,6 +58,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         if program == "process-user-data":
             return _process_user_data(rest)
+        if program == "setup-scratch-storage":
+            return _set_up_scratch(Flags(_SCRATCH, rest))
         if program == "agent-protocol-forwarder":
             return _run_forwarder(forwarder_options(Flags(_FORWARDER, rest)))
         if program == "boot":
@@ -105,6 +113,14 @@ def _process_user_data(argv: list[str]) -> int:
     log_to_console()
     flags = Flags(_USER_DATA, argv[1:] if argv[:1] == ["provision-files"] else argv)
     return provision.run(sources(), _rules(flags))
+
+
+def _set_up_scratch(flags: Flags) -> int:
+    log_to_console()
+    options = scratch.Options(
+        always=flags.given("always"), integrity=flags.given("integrity"), device=flags.text("device")
+    )
+    return scratch.run(options)
 
 
 def _rules(flags: Flags) -> provision.Rules:

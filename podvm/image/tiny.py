@@ -23,7 +23,7 @@ CMDLINE = (
 _AT_BOOT = ("virtio_pci", "virtio_net", "virtio_blk", "isofs", "vxlan", "overlay")
 _ON_DEMAND = (
     "virtio_scsi", "sr_mod", "virtio_rng", "virtio_console", "qemu_fw_cfg", "nf_tables", "nf_conntrack", "nft_ct",
-    "veth", "bridge", "dm_crypt", "dm_integrity", "dm_verity", "loop", "xfs", "tpm_tis",
+    "nft_reject_inet", "veth", "bridge", "dm_crypt", "dm_integrity", "dm_verity", "loop", "xfs", "tpm_tis",
     "wireguard", "nft_masq", "nft_chain_nat",
 )  # fmt: skip
 _PROGRAMS = (("runc", "runc"), ("nft", "nftables"), ("ip", "iproute2"))
