@@ -28,6 +28,7 @@ T = TypeVar("T")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _PATIENCE = 60.0  # seconds for the cloud's list; without it the instances are found when they are deleted
 _LAST_STEP = "link"
+_ENDED = 4096  # tunnels that may have stood after the highest that stands; there are 16 million ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,10 +106,14 @@ class Rebuild:
     boot_id: str
 
     async def spare_tunnels(self) -> None:
-        """Before the first start: no new tunnel may get the id of one that stands. Asks this machine alone."""
+        """Before the first start: no new tunnel may get the id of one that stands, nor of one that stood a moment ago.
+
+        The pod VM of a pod that has just ended may still send; its packets must not reach the next pod. Asks this
+        machine alone.
+        """
         indexes = [one.tunnel.index for one in await self._standing()]
         if indexes:
-            await self.store.use_tunnel_index(max(indexes))
+            await self.store.use_tunnel_index(max(indexes) + _ENDED)
 
     async def until_done(self, reason: str) -> None:
         """Ask until the relay answers: before that nobody knows what runs, and nothing may be swept. `reason` says

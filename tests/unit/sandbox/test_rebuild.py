@@ -120,6 +120,15 @@ async def test_no_new_tunnel_takes_the_id_of_one_that_stands(bench: Any) -> None
     assert len({one.tunnel.vni for one in bench.network.stands.values()}) == 2
 
 
+async def test_nor_the_id_of_one_whose_pod_vm_may_still_send(bench: Any) -> None:
+    """Pods that ended between the last standing one and the loss of the store had higher ids."""
+    await damaged(bench)
+    bench.store.index = 0
+    highest = max(one.tunnel.index for one in bench.network.stands.values())
+    await rebuild(bench).spare_tunnels()
+    assert await bench.store.next_tunnel_index() > highest + 1000
+
+
 async def test_with_nothing_standing_the_first_tunnel_is_the_first(bench: Any) -> None:
     await rebuild(bench).spare_tunnels()
     await rebuild(bench).until_done("there was no store")
