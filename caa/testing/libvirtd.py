@@ -267,6 +267,20 @@ def _bind(base: Path, cache: Path) -> None:
     for name, target in _BOUND.items():
         source = cache if name == "cache" else base / name
         subprocess.run(["mount", "--bind", str(source), target], check=True)
+    for database, line in (
+        ("passwd", "libvirt-qemu:x:64055:64055::/:/usr/sbin/nologin"),
+        ("group", "libvirt-qemu:x:64055:"),
+    ):
+        _add_account(base / database, Path("/etc", database), line=line)
+
+
+def _add_account(copy: Path, database: Path, *, line: str) -> None:
+    """libvirtd looks the account up that it was built for, also when its configuration names another; the package that
+    makes the account also starts a libvirtd on the host, which nobody asked for."""
+    text = database.read_text()
+    if f"\n{line.split(':')[0]}:" not in text:
+        copy.write_text(f"{text.rstrip()}\n{line}\n")
+        subprocess.run(["mount", "--bind", str(copy), str(database)], check=True)
 
 
 def _below(pid: int) -> list[int]:
