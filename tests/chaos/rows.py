@@ -44,9 +44,7 @@ async def node_kills(plan: Plan, size: Size) -> list[Outcome]:
 async def _kill(field: Field, size: Size, *, chance: random.Random) -> None:
     for _ in range(size.times):
         await asyncio.sleep(chance.uniform(0.02, size.longest))
-        node = field.daemons.running["node"]
-        if node.returncode is not None:
-            field.outcome.problems.append(f"the node ended by itself with {node.returncode}")
+        _must_run(field, "node")
         await field.daemons.kill("node")
         await asyncio.sleep(chance.choice((0.0, chance.uniform(0, 0.3), chance.uniform(0, 1.0))))
         await field.daemons.start_one("node")
@@ -77,12 +75,19 @@ async def _roll_outs(
         for _ in range(size.times):
             await asyncio.sleep(chance.uniform(0.02, size.longest))
             taken.append(await replace(field))
+            _must_run(field, "node")
         outcome.done = {name: size.times}
         outcome.figures["longest take-over, start of the process included (s)"] = round(max(taken), 2)
         network.figures = await neighbour.finish()
         await field.finish()
     network.problems += _silences(network.figures)
     return [outcome, network]
+
+
+def _must_run(field: Field, name: str) -> None:
+    status = field.daemons.running[name].returncode
+    if status is not None:
+        field.outcome.problems.append(f"caa {name} ended by itself with {status}")
 
 
 def _silences(figures: Mapping[str, object]) -> list[str]:

@@ -74,14 +74,15 @@ class Daemons:
         await self._wait_for(self.paths.hypervisor, "relay")
         await self._wait_for(self.paths.run / "node.sock", "node")
 
-    async def start_one(self, name: str) -> None:
+    async def start_one(self, name: str, **more: str) -> None:
+        """Start one of them; `more` are further settings."""
         with self.paths.log(name).open("ab") as log:
             self.running[name] = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "caa",
                 name,
-                env={**self.environ, **settings(self.paths, self.provider)},
+                env={**self.environ, **settings(self.paths, self.provider), **more},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the demo alone
@@ -118,7 +119,7 @@ class Daemons:
     async def replace_both(self) -> float:
         """As a DaemonSet with a surge does: the new ones start beside the old ones, which are told to end then."""
         old = self.running.pop("node")
-        await self.start_one("node")
+        await self.start_one("node", TAKEOVER_WAIT="30s")
         seconds = await self.replace_relay()
         if old.returncode is None:
             old.send_signal(signal.SIGTERM)
