@@ -34,6 +34,8 @@ def test_one_pod_comes_and_goes(shim):
     assert result["left_over"] == {}
     assert result["exec"] == {"stdin_bytes": 100_000, "exit_code": 7, "hostname": "pod0"}
     assert result["network"]["copied_mib"] == 50
+    assert result["survived"]["lines_missing"] == 0
+    assert result["survived"]["lines_counted"] > 60
     assert re.fullmatch(r"podvm-pod0-[0-9a-f]{8}", result["network"]["instance"])
     assert {"CreateVM", "StartVM", "CreateSandbox", "  node: launch", "  guest: forwarder listens"} <= set(
         result["timings_ms"]

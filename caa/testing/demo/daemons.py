@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import sys
 import time
 from asyncio.subprocess import Process
@@ -58,6 +59,11 @@ def settings(paths: Paths, provider: str) -> dict[str, str]:
     }
 
 
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(str(path)) == 0
+
+
 @dataclass
 class Daemons:
     """The relay and the node as child processes."""
@@ -71,8 +77,8 @@ class Daemons:
         """Start both; `Unavailable` with the end of a log when one does not come up within 20 s."""
         for name in ("relay", "node"):
             await self.start_one(name)
-        await self._wait_for(self.paths.hypervisor, "relay")
-        await self._wait_for(self.paths.run / "node.sock", "node")
+        for name in ("relay", "node"):
+            await self.serves(name)
 
     async def start_one(self, name: str, **more: str) -> None:
         """Start one of them; `more` are further settings."""
@@ -88,9 +94,16 @@ class Daemons:
                 start_new_session=True,  # Ctrl-C is for the demo alone
             )
 
+    async def serves(self, name: str) -> None:
+        """Wait until somebody answers at its socket; the file of one that was killed may still be there."""
+        await self._wait_for(self._socket(name), name)
+
+    def _socket(self, name: str) -> Path:
+        return self.paths.hypervisor if name == "relay" else self.paths.run / "node.sock"
+
     async def _wait_for(self, path: Path, name: str) -> None:
         end = time.monotonic() + 20
-        while not await asyncio.to_thread(path.exists):
+        while not await asyncio.to_thread(_answers, path):
             if self.running[name].returncode is not None or time.monotonic() > end:
                 raise Unavailable(f"caa {name} did not start: {self._end_of_log(name)}")
             await asyncio.sleep(0.01)

@@ -27,6 +27,7 @@ class Result:
     timings_ms: dict[str, float] = field(default_factory=dict)
     exec: dict[str, Any] = field(default_factory=dict)
     network: dict[str, Any] = field(default_factory=dict)
+    survived: dict[str, Any] = field(default_factory=dict)
     left_over: dict[str, list[str]] = field(default_factory=dict)
     logs: list[str] = field(default_factory=list)  # the end of every log, when something failed
 

@@ -14,6 +14,7 @@ import click
 from caa.testing.demo import play, report, world
 from caa.testing.demo.daemons import Daemons, Paths
 from caa.testing.demo.report import Result
+from caa.testing.demo.survive import survive
 from caa.testing.shim.kinds import Kind
 
 # What the daemons keep while they run; the node installs its rules after it has begun to serve.
@@ -52,15 +53,22 @@ class Stage:
         places = world.Places(folders, self.paths.state / "node.db", self.groups)
         return await asyncio.to_thread(world.snapshot, places)
 
-    async def settled(self, earlier: world.Snapshot, ignore: Sequence[str] = ()) -> dict[str, list[str]]:
-        """What is left over once nothing changes any more, or after the bound; without the kinds in `ignore`."""
+    async def settled(
+        self, earlier: world.Snapshot, ignore: Sequence[str] = (), *, daemons: Daemons | None = None
+    ) -> dict[str, list[str]]:
+        """What is left over once nothing changes any more, or after the bound.
+
+        Without the kinds in `ignore`, and without the daemons that run now: others may have run earlier.
+        """
         end = time.monotonic() + _SETTLE
         while True:
             found = (await self.look()).more_than(earlier)
             left = {kind: lines for kind, lines in found.items() if kind not in ignore}
+            if daemons is not None and "processes" in left:
+                ours = {str(process.pid) for process in daemons.running.values()}
+                left["processes"] = [line for line in left["processes"] if line.split()[0] not in ours]
             left["files"] = sorted(set(left.get("files", ())) - self._kept())
-            if not left["files"]:
-                del left["files"]
+            left = {kind: lines for kind, lines in left.items() if lines}
             if not left or time.monotonic() > end:
                 return left
             await asyncio.sleep(0.05)
@@ -92,7 +100,7 @@ async def _run(plan: Plan) -> Result:
     daemons = Daemons(stage.paths, plan.provider, plan.environ)
     try:
         await daemons.start()
-        await _judged(plan, stage=stage, result=result)
+        await _judged(plan, daemons, stage=stage, result=result)
     except Exception as error:  # whatever went wrong is told, and the daemons must not stay
         result.error = f"{type(error).__name__}: {error}"
         result.logs = _logs(stage.paths)
@@ -105,18 +113,18 @@ async def _run(plan: Plan) -> Result:
     return result
 
 
-async def _judged(plan: Plan, *, stage: Stage, result: Result) -> None:
+async def _judged(plan: Plan, daemons: Daemons, *, stage: Stage, result: Result) -> None:
     """Run the pods and look for what they left; not when it is cancelled, for then everything is cleared."""
     ready = await stage.look()
     try:
-        await _pods(plan, stage=stage, result=result)
+        await _pods(plan, daemons, stage=stage, result=result)
     except Exception:
-        result.left_over = await stage.settled(ready, ignore=DAEMONS_OWN)
+        result.left_over = await stage.settled(ready, DAEMONS_OWN, daemons=daemons)
         raise
-    result.left_over = await stage.settled(ready, ignore=DAEMONS_OWN)
+    result.left_over = await stage.settled(ready, DAEMONS_OWN, daemons=daemons)
 
 
-async def _pods(plan: Plan, *, stage: Stage, result: Result) -> None:
+async def _pods(plan: Plan, daemons: Daemons, *, stage: Stage, result: Result) -> None:
     plan.say(f"Starting {plan.pods} pod(s) with the {plan.provider} provider, as the {plan.shim} shim does ...")
     began = time.perf_counter()
     paths = stage.paths
@@ -129,6 +137,8 @@ async def _pods(plan: Plan, *, stage: Stage, result: Result) -> None:
     try:
         await asyncio.gather(*(play.use(guest, paths) for guest in guests))
         plan.say(*report.facts("What the pod showed:", {**first.exec, **first.network}), "")
+        result.survived = await survive(guests[0], daemons)
+        plan.say(*report.facts("What the pod did not notice, counting a line every 10 ms:", result.survived), "")
         if plan.keep:
             await _keep(plan, paths=paths, guest=guests[0])
     finally:
