@@ -17,6 +17,7 @@ from caa.net import messages as m
 
 _ACK_TIMEOUT = 30.0  # seconds; the kernel answers while it handles the request, only its own lock can delay it
 _DUMP_ATTEMPTS = 8  # a dump that was interrupted by a change is asked for again
+_RTMGRP_LINK = 1
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 
 
@@ -162,6 +163,20 @@ def _open_socket() -> socket.socket:
     sock.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
     sock.settimeout(_ACK_TIMEOUT)
     sock.bind((0, 0))
+    return sock
+
+
+def link_news() -> socket.socket:
+    """A socket, not blocking, that hears of every change of a link in the caller's namespace. Raises `NetworkError`.
+
+    Its messages are for `codec.messages`. ENOBUFS from a read means that some were missed.
+    """
+    try:
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        sock.setblocking(False)
+        sock.bind((0, _RTMGRP_LINK))
+    except OSError as error:
+        raise NetworkError(f"cannot listen for changes of links: {os.strerror(error.errno or 0)}") from error
     return sock
 
 

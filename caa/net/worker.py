@@ -6,7 +6,8 @@ a connect and a later disconnect of the same pod in order even when the caller w
 
 import asyncio
 import errno
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -14,8 +15,9 @@ from typing import TypeVar
 from caa.errors import ConfigError, NetworkError
 from caa.model.instance import IPAddress
 from caa.model.network import PodNetwork, Standing, Tunnel, Whose
-from caa.net import apply, label, nft, spaces, standing, vxlan
+from caa.net import apply, codec, label, netlink, nft, spaces, standing, vxlan
 from caa.net.codec import KernelRefused
+from caa.net.flaps import Flaps
 from caa.net.inspect import Underlay, check_held, host_underlay, pod_network
 from caa.net.netlink import Netlink
 
@@ -83,6 +85,22 @@ class VxlanNetworking:
         """Every worker's half that is there, found by looking into the namespaces of `folders`."""
         return await self._do(lambda: standing.find(self._folders, port=self._port, min_id=self._min_id))
 
+    async def flaps(self) -> AsyncIterator[str]:
+        """The name of the host interface, each time that it comes back after it was down or gone."""
+        with netlink.link_news() as sock:
+            following: Flaps | None = None
+            while True:
+                following = following or await self._followed()
+                news = await _news(sock)
+                if following is not None and (news is None or following.heard(codec.messages(news))):
+                    yield following.name
+
+    async def _followed(self) -> Flaps | None:
+        try:
+            return Flaps((await self._do(self._underlay)).interface)
+        except ConfigError:  # there is none yet; a pod's start says what is wrong, and the next news is another chance
+            return None
+
     def _underlay(self) -> Underlay:
         with Netlink.open() as host:
             return host_underlay(spaces.look(host), self._host_interface)
@@ -99,6 +117,16 @@ class VxlanNetworking:
 
     async def _do(self, act: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, act)
+
+
+async def _news(sock: socket.socket) -> bytes | None:
+    """The next change of a link; None when some were missed."""
+    try:
+        return await asyncio.get_running_loop().sock_recv(sock, 1 << 17)
+    except OSError as error:
+        if error.errno == errno.ENOBUFS:
+            return None
+        raise NetworkError(f"no news of links any more: {error.strerror}") from error
 
 
 def _inspect(netns: str) -> PodNetwork:

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
@@ -32,6 +33,7 @@ from caa.wire.server import Server
 log = structlog.get_logger(__name__)
 
 SOCKET = "node.sock"
+_SETTLED = 2.0  # seconds from the return of the host interface to that of its addresses
 _TOLERATED = 900.0  # seconds; a call of the cloud that never returns must not be the last sweep
 _CLOSING = 5.0  # seconds for a driver to let go of its connections; the kubelet waits 30 s for all of the end
 _CHECKING = 60.0  # seconds for CLOUD_CONFIG_VERIFY; running pods are looked at after it
@@ -135,6 +137,7 @@ class _Daemon:
             self.parts.abandonment.forever(),
             self.parts.outages.forever(),
             self.parts.upkeep.forever(),
+            self._mend(),
             self._reload(),
         ]
         tasks = [asyncio.create_task(work) for work in works]
@@ -174,6 +177,19 @@ class _Daemon:
                 await _tolerated("sweep for orphans", self.parts.sweep.once)
             await self._pause(self.parts.sweep.rules.interval)
 
+    async def _mend(self) -> None:
+        """Each time that the node's interface comes back: build what is missing of the pods' tunnels."""
+        await _tolerated("watch for the host interface's return", self._mend_forever, limit=None)
+        await asyncio.Event().wait()
+
+    async def _mend_forever(self) -> None:
+        async for interface in self.parts.networking.flaps():
+            await self._pause(_SETTLED)
+            records = self.parts.service.records()
+            log.warning("the host interface came back, looking at the tunnels", interface=interface, pods=len(records))
+            for record in records:
+                await _tolerated("mend the tunnel", partial(self.parts.service.repair_network, record.id))
+
     async def _pause(self, seconds: float) -> None:
         """Changed settings end it early."""
         with suppress(TimeoutError):
@@ -211,7 +227,7 @@ class _Daemon:
             raise ConfigError("CLOUD_CONFIG_VERIFY found: " + "; ".join(bad))
 
 
-async def _tolerated(what: str, act: Callable[[], Awaitable[Any]], *, limit: float = _TOLERATED) -> None:
+async def _tolerated(what: str, act: Callable[[], Awaitable[Any]], *, limit: float | None = _TOLERATED) -> None:
     """Do what pods can live without; a failure is told once here and tried again by whoever comes next."""
     try:
         async with asyncio.timeout(limit):

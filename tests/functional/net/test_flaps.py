@@ -1,5 +1,6 @@
 """Links under a tunnel that go and come back: the tunnel carries on, or is made again."""
 
+import asyncio
 from ipaddress import ip_address
 
 import pytest
@@ -97,3 +98,39 @@ def test_the_guests_half_follows_another_address_of_the_vm(tunnelled) -> None:
     world.vm.ip("addr flush dev ens1 scope global\naddr add 192.168.77.3/24 dev ens1\n")
     guest(world, network, tunnel)
     assert "local 192.168.77.3" in world.guest.run("ip", "-d", "link", "show", "eth0")
+
+
+def test_the_node_hears_when_its_interface_comes_back_and_of_nothing_else(tunnelled) -> None:
+    world, _, _ = tunnelled
+    heard: list[str] = []
+
+    async def listen() -> None:
+        networking = VxlanNetworking()
+        task = asyncio.create_task(collect(networking))
+        await asyncio.sleep(0.2)
+        world.pod.ip("link del vxlan1\n")
+        for lines in (
+            "link add other type veth peer name another\nlink set other up\nlink del other\n",
+            "link set eth0 promisc on\nlink set eth0 promisc off\n",
+        ):
+            world.worker.ip(lines)
+        await asyncio.sleep(0.2)
+        assert not heard
+        world.worker.ip("link set eth0 down\n")
+        await asyncio.sleep(0.2)
+        assert not heard
+        world.worker.ip("link set eth0 up\n")
+        await asyncio.sleep(0.2)
+        assert heard == ["eth0"]
+        world.worker.ip("link del eth0\n")
+        world.worker.ip("link add eth0 type veth peer name ens1\nlink set eth0 up\n")
+        await asyncio.sleep(0.2)
+        assert heard == ["eth0", "eth0"]
+        task.cancel()
+        await networking.close()
+
+    async def collect(networking: VxlanNetworking) -> None:
+        async for name in networking.flaps():
+            heard.append(name)
+
+    world.worker.run_async(listen)
