@@ -2,7 +2,10 @@
 
 import sys
 
-from caa.cli import main
+try:
+    from caa.cli import main
+except KeyboardInterrupt:  # Ctrl-C while modules are still being loaded
+    sys.exit(130)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -250,6 +250,11 @@ class Handshake:
         self._timer: Timer = loop.later(HANDSHAKE_SECONDS, self._silent)
         loop.add(self._fd, IN if server else OUT, handler=self._step, crash=self._crashed)
 
+    def hurry(self, seconds: float) -> None:
+        """Give it so many seconds from now, in place of the usual time."""
+        self._timer.cancel()
+        self._timer = self._loop.later(seconds, lambda: self._silent(seconds))
+
     def abandon(self) -> None:
         """Stop watching; the socket stays the caller's."""
         self._timer.cancel()
@@ -275,8 +280,8 @@ class Handshake:
             self._loop.close(self._sock, self._fd)
             raise
 
-    def _silent(self) -> None:
-        self._fail(TimeoutError(f"no TLS handshake within {HANDSHAKE_SECONDS:g} s"))
+    def _silent(self, seconds: float = HANDSHAKE_SECONDS) -> None:
+        self._fail(TimeoutError(f"no TLS handshake within {seconds:g} s"))
 
     def _crashed(self) -> None:
         self._fail(ConnectionError("the handshake's handler failed"))

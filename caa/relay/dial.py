@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # A VM that boots drops the first packets; a new attempt finds it sooner than the kernel's own repeats at 1, 3, 7 s.
 CONNECT_SECONDS = 2.0
+# A forwarder that has been spoken to answers soon, so silence in a later handshake is another cut: a call waits for us.
+AGAIN_SECONDS = 3.0
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 1.0
 
@@ -206,6 +208,8 @@ class Dialler:
         self._try = self._loop.now()
         name = "" if self._target.skip_verify else self._target.server_name
         self._handshake = Handshake(self._loop, sock, context=self._context, server_name=name, owner=self)
+        if self._again:
+            self._handshake.hurry(AGAIN_SECONDS)
 
     def secured(self, sock: Sock, tls: TlsObject) -> None:
         """With TLS 1.3 our side is ready before the peer has looked at our certificate: wait for a possible alert.
