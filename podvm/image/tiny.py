@@ -28,7 +28,14 @@ _ON_DEMAND = (
 )  # fmt: skip
 _PROGRAMS = (("runc", "runc"), ("nft", "nftables"), ("ip", "iproute2"))
 _FOLDERS = ("dev", "proc", "sys", "run", "tmp", "media", "newroot", "root", "var/log", "etc", "mnt")
-_GUEST = ("podvm.__main__", "podvm.cli", "podvm.forwarder", "caa.testing.agent.daemon", "caa.testing.agent.options")
+_GUEST = (
+    "podvm.__main__",
+    "podvm.cli",
+    "podvm.forwarder",
+    "podvm.attach",
+    "caa.testing.agent.daemon",
+    "caa.testing.agent.options",
+)
 _CODE = Path(__file__).parents[2]
 _DATA = Path(__file__).with_name("tiny")
 
