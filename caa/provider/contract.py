@@ -31,7 +31,8 @@ class Provider(Protocol):
         """Prove credentials, image, network and quota; say what is wrong and what to do. Makes nothing."""
 
     async def instance_types(self) -> Sequence[InstanceType]:
-        """The types an operator allows, with their sizes; empty when `capabilities.sized_by_type` is false."""
+        """The types an operator allows, with their sizes. When `capabilities.sized_by_type` is false, the most that one
+        instance may have, or nothing."""
 
     async def create(self, request: LaunchRequest) -> Instance:
         """Make the instance, all or nothing: on an error nothing of it is left. The same name twice is the same

@@ -278,7 +278,7 @@ def _add_account(copy: Path, database: Path, *, line: str) -> None:
     """libvirtd looks the account up that it was built for, also when its configuration names another; the package that
     makes the account also starts a libvirtd on the host, which nobody asked for."""
     text = database.read_text()
-    if f"\n{line.split(':', maxsplit=1)[0]}:" not in text:
+    if f"\n{line.partition(':')[0]}:" not in text:
         copy.write_text(f"{text.rstrip()}\n{line}\n")
         subprocess.run(["mount", "--bind", str(copy), str(database)], check=True)
 

@@ -60,8 +60,9 @@ class LibvirtProvider:
         return await self._call(lambda: checks.findings(self._host, self._site))
 
     async def instance_types(self) -> Sequence[InstanceType]:
-        """None: a pod VM has the numbers that its pod asks for, or `<vCPUs>x<MiB>` as its machine type."""
-        return ()
+        """The most that a pod VM may have on this host. Pods ask for numbers, or name a type `<vCPUs>x<MiB>`."""
+        facts = await self._call(self._host.facts)
+        return [translate.largest(facts)] if facts.memory_mib else []
 
     async def create(self, request: LaunchRequest) -> Instance:
         """Make the pod VM and return once it has an address. One of this name that runs already is taken over, if it is

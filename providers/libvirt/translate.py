@@ -9,9 +9,10 @@ from xml.etree import ElementTree
 
 from caa.errors import InstanceTypeError, InvalidRequest, ProviderError
 from caa.model.ids import InstanceId, SandboxId
-from caa.model.instance import InstanceState, IPAddress
+from caa.model.instance import InstanceState, InstanceType, IPAddress, Tee
 from caa.provider.contract import Instance, LaunchRequest, Owner
 from caa.provider.requests import IMAGE_ANNOTATION, image_of
+from providers.libvirt.facts import Facts
 
 NAMESPACE = "urn:peerpods-caa:podvm:1"
 PREFIX = "caa"
@@ -25,6 +26,7 @@ _VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,254}")
 _MOST_DATA = 22  # vdc to vdx
 _PAUSED, _SHUTTING_DOWN, _SHUT_OFF, _CRASHED = 3, 4, 5, 6  # virDomainState
 _PAUSED_FOR_GOOD = frozenset({5, 10})  # an I/O error (the pool is full), a crashed guest
+_TEES: Mapping[str, Tee] = MappingProxyType({"sev-snp": Tee.SNP, "tdx": Tee.TDX, "s390-pv": Tee.SE})
 _OWN_VOLUMES = ("-root.qcow2", "-seed.iso", "-console.log")
 
 
@@ -246,6 +248,18 @@ def state_of(state: int, reason: int) -> InstanceState:
     if state in (_SHUTTING_DOWN, _SHUT_OFF, _CRASHED) or (state == _PAUSED and reason in _PAUSED_FOR_GOOD):
         return InstanceState.STOPPED
     return InstanceState.RUNNING if state else InstanceState.UNKNOWN
+
+
+def largest(facts: Facts) -> InstanceType:
+    """What the host has, as a type."""
+    vcpus = facts.max_vcpus or 1
+    return InstanceType(
+        name=f"{vcpus}x{facts.memory_mib}",
+        vcpus=vcpus,
+        memory_mib=facts.memory_mib,
+        arch=facts.known_arch,
+        tees=frozenset(_TEES[kind] for kind in facts.launch or () if kind in _TEES),
+    )
 
 
 def usable(addresses: Iterable[str]) -> tuple[IPAddress, ...]:
