@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from caa.wire.proto import agent as messages
-from podvm import rewrites
+from podvm import forwarder, rewrites
 
 # What mounts volumes, in the place of the real one: it takes its time and says what the annotation says.
 SLOW = 'import sys, time; text = sys.stdin.read(); time.sleep(1.0); sys.stdout.write(text.replace("|", chr(0)))'
@@ -101,3 +101,25 @@ def test_a_shim_that_is_gone_leaves_nothing(pod: Any, agent: Any, relay: Any, sh
     children = Path(f"/proc/{guest.process.pid}/task/{guest.process.pid}/children")
     until(lambda: not children.read_text().strip(), "the end of the child")
     assert agent.seen == []
+
+
+# A mount namespace with two volumes, one inside the other, and then the forwarder in the shell's place.
+_MOUNTED = (
+    "mount -t tmpfs tmpfs /run && cd /run && for each in a a/b; do mkdir -p cloud-volumes/$each "
+    '&& mount -t tmpfs tmpfs /run/cloud-volumes/$each || exit 9; done; exec "$0" "$@"'
+)
+
+
+@pytest.mark.root
+def test_volumes_are_unmounted_when_the_sandbox_ends(
+    start_guest: Any, agent: Any, relay: Any, shim: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = forwarder.command
+    line = ["/usr/bin/unshare", "--mount", "/bin/sh", "-c", _MOUNTED]
+    monkeypatch.setattr(forwarder, "command", lambda *flags: [*line, *real(*flags)])
+    guest = start_guest(agent.path)
+    table = Path(f"/proc/{guest.process.pid}/mountinfo")
+    assert table.read_text().count(" /run/cloud-volumes/a") == 2
+    assert relay.ask("Open", guest.opening.payload())[0] == (0, "")
+    assert shim(relay.agent_socket()).call("DestroySandbox")[0] == (0, "")
+    assert " /run/cloud-volumes/a" not in table.read_text()
