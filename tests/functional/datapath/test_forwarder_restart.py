@@ -205,6 +205,29 @@ def test_killed_again_and_again(pod: Pod, shim: Any, until: Any) -> None:
     assert [one.call("Echo", b"z") for one in shims] == [(OK, b"z")] * 2
 
 
+def test_both_are_replaced_at_once(pod: Pod, start_relay: Any, shim: Any, until: Any) -> None:
+    """The relay while there is no forwarder: its successor knows what was under way and what has never left."""
+    one = shim(pod.relay.agent_socket())
+    assert one.call("First") == (OK, b"")
+    polled, executed = one.send("ReadStdout", b"x"), one.send("ExecProcess", b"x")
+    until(lambda: len(pod.agent.pending()) == 2, "the calls to reach the agent")
+    pod.kill()
+    until(lambda: pod.relay.links() == [("pod", False, 1)], "the link to be down")
+    late = one.send("UpdateContainer", b"late")
+    time.sleep(0.1)
+    successor = start_relay()
+    assert pod.relay.process.child.wait(10) == 0
+    pod.guest = pod.start()
+    heard = answers(one, 2)
+    assert heard[executed][0][0] == UNAVAILABLE
+    assert heard[late] == (OK, b"late")
+    until(lambda: pod.agent.pending() == ["ReadStdout"], "the poll")
+    pod.agent.say("ReadStdout", b"output")
+    assert one.answer() == (polled, OK, b"output")
+    assert pod.agent.done.count("ExecProcess") == pod.agent.done.count("UpdateContainer") == 1
+    assert "1 calls are asked again, 1 refused" in successor.process.text()
+
+
 def test_an_agent_that_cannot_be_dialled_again_ends_the_pod_at_once(pod: Pod, shim: Any, until: Any) -> None:
     one = shim(pod.relay.agent_socket())
     assert one.call("First") == (OK, b"")
