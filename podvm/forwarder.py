@@ -21,7 +21,7 @@ from caa.datapath.clock import Clock
 from caa.datapath.door import Door
 from caa.datapath.edits import EditError
 from caa.datapath.flags import FlagError, Flags
-from caa.datapath.frames import INTERNAL, Later, Malformed, Refused, Watch
+from caa.datapath.frames import INTERNAL, RESOURCE_EXHAUSTED, Later, Malformed, Refused, Watch
 from caa.datapath.greeter import Greeter, has_session, owner_of
 from caa.datapath.greeting import BEGIN_ANEW, NO_AGENT, PROTOCOL
 from caa.datapath.loop import Loop, be_nice, say
@@ -236,6 +236,8 @@ class Forwarder:
         )
 
     def _create_container(self, payload: bytes) -> bytes:
+        if full := volumes.no_room():
+            raise Refused(RESOURCE_EXHAUSTED, full)
         wanted = rewrites.cloud_volumes(payload)
         if wanted:
             raise Later(lambda done: volumes.attach(self.loop, wanted, done=lambda got: done(self._on(payload, got))))
@@ -256,7 +258,7 @@ class Forwarder:
         changed, sources = rewrites.create_container(payload, self._pod_namespace)
         for source in sources:
             try:
-                _make_folders(source)
+                volumes.make_folders(source)
             except OSError as error:
                 raise Refused(INTERNAL, f"cannot make the bind source {source!r}: {error.strerror}") from error
         return changed
@@ -267,16 +269,6 @@ class Forwarder:
         except (volumes.UnmountError, OSError) as error:
             self.loop.count("not unmounted", str(error))  # the VM ends in a moment, and the agent must hear of it
         return payload
-
-
-def _make_folders(path: str) -> None:
-    """Make a folder and its parents, mode 0755 less the umask; what exists is left alone, a file too."""
-    parts = path.strip("/").split("/")
-    for depth in range(1, len(parts) + 1):
-        try:
-            posix.mkdir("/" + "/".join(parts[:depth]), 0o755)
-        except FileExistsError:
-            continue
 
 
 def _wait_for_agent(path: str, seconds: float) -> Sock:

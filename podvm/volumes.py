@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from caa.datapath.loop import Loop
 
 ROOT = "/run/cloud-volumes"
+IMAGES = "/run/kata-containers/image"
 MAPPER = "caa-"  # what the mapped devices of encrypted volumes are called, before the volume's name
 _SECONDS = 10.0
+_NO_ROOM = 2 << 20  # bytes; no container can be made in less
 _ATTACH_SECONDS = 900.0  # more than `podvm.attach` waits for anything
 _LONGEST = 32 << 10  # bytes of the annotation; a pipe takes 64 KiB
 _ATTACH = "import sys; sys.path.insert(0, {root!r}); from podvm.attach import main; sys.exit(main())"
@@ -76,6 +78,34 @@ def _close_mapped() -> None:
             _run(_start(_CLOSERS, "cryptsetup", "close", name))
         except UnmountError:
             return
+
+
+def make_folders(path: str) -> None:
+    """Make a folder and its parents, mode 0755 less the umask; what exists is left alone, a file too."""
+    parts = path.strip("/").split("/")
+    for depth in range(1, len(parts) + 1):
+        try:
+            posix.mkdir("/" + "/".join(parts[:depth]), 0o755)
+        except FileExistsError:
+            continue
+
+
+def no_room(path: str = IMAGES) -> str:
+    """A sentence when next to nothing is free where the agent unpacks images, else "".
+
+    The agent would answer with an error number of some library; who runs the pod needs to know which disk it was.
+    """
+    try:
+        found = posix.statvfs(path)
+    except OSError:
+        return ""  # not there before the first image
+    free, all_of_it = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+    if free >= _NO_ROOM:
+        return ""
+    return (
+        f"the pod VM has no room left for images: {free >> 20} of {all_of_it >> 20} MiB are free at {path}; give it "
+        "more memory, or a disk for them: ENABLE_SCRATCH_SPACE with a larger ROOT_VOLUME_SIZE"
+    )
 
 
 def attach(loop: Loop, annotation: bytes, *, done: Callable[[list[tuple[bytes, bytes]] | str], object]) -> None:

@@ -123,3 +123,30 @@ def test_volumes_are_unmounted_when_the_sandbox_ends(
     assert relay.ask("Open", guest.opening.payload())[0] == (0, "")
     assert shim(relay.agent_socket()).call("DestroySandbox")[0] == (0, "")
     assert " /run/cloud-volumes/a" not in table.read_text()
+
+
+_FULL = (
+    "mount -t tmpfs tmpfs /run && mkdir -p /run/kata-containers/image "
+    "&& mount -t tmpfs -o size=8m tmpfs /run/kata-containers/image "
+    '&& (head -c 9000000 /dev/zero > /run/kata-containers/image/layer; exec "$0" "$@")'
+)
+
+
+@pytest.mark.root
+def test_a_pod_vm_without_room_says_so_in_words(
+    start_guest: Any, agent: Any, relay: Any, shim: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The place where images are unpacked is really full: head ends with ENOSPC."""
+    real = forwarder.command
+    line = ["/usr/bin/unshare", "--mount", "/bin/sh", "-c", _FULL]
+    monkeypatch.setattr(forwarder, "command", lambda *flags: [*line, *real(*flags)])
+    guest = start_guest(agent.path)
+    assert "No space left on device" in guest.process.text()
+    assert relay.ask("Open", guest.opening.payload())[0] == (0, "")
+    status, _ = shim(relay.agent_socket()).call("CreateContainer", request("c", ""))
+    assert status[0] == 8
+    assert (
+        "no room left for images: 0 of 8 MiB are free at /run/kata-containers/image; give it more memory" in status[1]
+    )
+    assert "ENABLE_SCRATCH_SPACE with a larger ROOT_VOLUME_SIZE" in status[1]
+    assert agent.seen == []
