@@ -19,7 +19,9 @@ if TYPE_CHECKING:
         def not_greeted(self, sock: Sock, error: Exception, /) -> object: ...
 
 
-GREETING_SECONDS = 5.0
+# A relay that takes over makes links to all its pod VMs first and greets when each pod's turn has come.
+GREETING_SECONDS = 30.0
+ANSWER_SECONDS = 5.0
 
 
 def has_session(tls: TlsObject) -> bool:
@@ -33,16 +35,19 @@ class Greeter:
     `abandon` ends it without a word.
     """
 
-    __slots__ = ("_fd", "_loop", "_owner", "_part", "_sock", "_timer", "_tls")
+    __slots__ = ("_fd", "_loop", "_owner", "_part", "_seconds", "_sock", "_timer", "_tls")
 
-    def __init__(self, loop: Loop, sock: Sock, *, tls: TlsObject, owner: Greeted) -> None:
+    def __init__(
+        self, loop: Loop, sock: Sock, *, tls: TlsObject, owner: Greeted, seconds: float = GREETING_SECONDS
+    ) -> None:
         self._loop = loop
         self._sock = sock
         self._tls = tls
         self._owner = owner
         self._part = b""
         self._fd = sock.fileno()
-        self._timer: Timer = loop.later(GREETING_SECONDS, self._silent)
+        self._seconds = seconds
+        self._timer: Timer = loop.later(seconds, self._silent)
         loop.add(self._fd, IN, handler=self._ready, crash=self._crashed)
 
     def abandon(self) -> None:
@@ -67,7 +72,7 @@ class Greeter:
             self._owner.greeted(self._sock, self._tls, data=self._part)
 
     def _silent(self) -> None:
-        self._fail(TimeoutError(f"no greeting within {GREETING_SECONDS:g} s"))
+        self._fail(TimeoutError(f"no greeting within {self._seconds:g} s"))
 
     def _crashed(self) -> None:
         self._fail(ConnectionError("the greeting's handler failed"))

@@ -9,7 +9,7 @@ highest that both do is spoken.
 from __future__ import annotations
 
 import posix
-from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_CTRUNC, SCM_RIGHTS, SOL_SOCKET
+from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_CTRUNC, SCM_RIGHTS, SHUT_RD, SOL_SOCKET
 from struct import Struct, pack, unpack
 
 from caa.datapath import edits
@@ -106,10 +106,12 @@ def millis(seconds: float) -> int:
 class Parcels:
     """One end of the connection. Calls `owner.parcel` for each that came, and `owner.ended(why)` once, at its end.
 
-    Descriptors that are sent stay the sender's; those that arrive are the receiver's, who closes them.
+    Descriptors that are sent stay the sender's; those that arrive are the receiver's, who closes them, unless it raises
+    `Malformed` or `edits.EditError`. What came but was not handed out before the end is in `unheard`; what the other
+    side sends later fails there, so both know which of its words counted.
     """
 
-    __slots__ = ("_data", "_fds", "_loop", "_out", "_owner", "_sock", "fd")
+    __slots__ = ("_data", "_deaf", "_fds", "_loop", "_out", "_owner", "_sock", "fd", "unheard")
 
     def __init__(self, loop: Loop, sock: Sock, *, owner: Receiver) -> None:
         self._loop = loop
@@ -118,23 +120,42 @@ class Parcels:
         self._data = bytearray()
         self._fds: list[int] = []
         self._out: list[tuple[memoryview, tuple[int, ...]]] = []
+        self._deaf = False  # the other side takes nothing more; what it has said is still to be read
+        self.unheard: list[tuple[int, bytes]] = []
         self.fd = sock.fileno()
         loop.add(self.fd, IN, handler=self._ready, crash=self._crashed)
 
-    def send(self, kind: int, payload: bytes = b"", *, fds: Sequence[int] = ()) -> None:
-        """Send a parcel now, or as soon as the other side reads."""
-        if self.fd >= 0:
+    def send(self, kind: int, payload: bytes = b"", *, fds: Sequence[int] = ()) -> bool:
+        """Send a parcel now, or as soon as the other side reads; False when it takes nothing more."""
+        if self.fd >= 0 and not self._deaf:
             data = _HEAD.pack(len(payload), kind, len(fds)) + payload
             self._out.append((memoryview(data), tuple(fds)))
             self._write()
+        return self.fd >= 0 and not self._deaf
 
     def close(self) -> None:
         """End it without a word to the owner; again is fine."""
         if self.fd >= 0:
+            self._drain()
             self._loop.close(self._sock, self.fd)
             self.fd = -1
-            close_all(self._fds)
-            self._fds = []
+
+    def _drain(self) -> None:
+        """From the shutdown on the other side's words fail there; those before it are here."""
+        try:
+            self._sock.shutdown(SHUT_RD)
+            while self._receive():
+                pass
+        except OSError:
+            pass
+        try:
+            while (parcel := self._next()) is not None:
+                self.unheard.append(parcel[:2])
+                close_all(parcel[2])
+        except Malformed:
+            pass  # nothing is heard of what follows
+        close_all(self._fds)
+        self._fds = []
 
     def _end(self, why: str) -> None:
         if self.fd >= 0:
@@ -159,6 +180,10 @@ class Parcels:
             except BlockingIOError:
                 self._loop.ask(self.fd, OUT)
                 return
+            except (BrokenPipeError, ConnectionResetError):
+                self._deaf = True
+                self._out.clear()
+                break
             except OSError as error:
                 self._end(error.strerror or str(error))
                 return
@@ -170,36 +195,47 @@ class Parcels:
 
     def _read(self) -> None:
         try:
-            data, rights, flags, _ = self._sock.recvmsg(_READ, CMSG_SPACE(MOST_FDS * _INT), MSG_CMSG_CLOEXEC)
+            more = self._receive()
         except BlockingIOError:
             return
         except OSError as error:
             self._end(error.strerror or str(error))
             return
+        try:
+            while self.fd >= 0 and (parcel := self._next()) is not None:
+                kind, payload, fds = parcel
+                self._hand_out(kind, payload, fds=fds)
+        except Malformed as error:
+            self._end(str(error))
+        if not more:
+            self._end("the other side has ended")
+
+    def _receive(self) -> bool:
+        """Take what has come; False at the end. Raises `OSError`."""
+        data, rights, flags, _ = self._sock.recvmsg(_READ, CMSG_SPACE(MOST_FDS * _INT), MSG_CMSG_CLOEXEC)
         for level, kind, cargo in rights:
             if (level, kind) == (SOL_SOCKET, SCM_RIGHTS):
                 self._fds += unpack(f"{len(cargo) // _INT}i", cargo)
         if flags & MSG_CTRUNC:
-            self._end("descriptors were lost on the way: too many open files, raise the limit (LimitNOFILE)")
-        elif not data:
-            self._end("the other side has ended")
-        else:
-            self._data += data
-            self._deliver()
+            raise OSError("descriptors were lost on the way: too many open files, raise the limit (LimitNOFILE)")
+        self._data += data
+        return bool(data)
 
-    def _deliver(self) -> None:
-        while self.fd >= 0 and len(self._data) >= _HEAD.size:
-            size, kind, count = _HEAD.unpack_from(self._data)
-            end = _HEAD.size + size
-            if size > _MOST_BYTES or count > MOST_FDS:
-                self._end(f"a parcel of {size} bytes and {count} descriptors")
-                return
-            if len(self._data) < end:
-                return
-            payload, fds = bytes(self._data[_HEAD.size : end]), self._fds[:count]
-            del self._data[:end]
-            del self._fds[:count]
-            self._hand_out(kind, payload, fds=fds)
+    def _next(self) -> tuple[int, bytes, list[int]] | None:
+        """The next parcel, if it is whole. Raises `Malformed`."""
+        if len(self._data) < _HEAD.size:
+            return None
+        size, kind, count = _HEAD.unpack_from(self._data)
+        end = _HEAD.size + size
+        if size > _MOST_BYTES or count > MOST_FDS:
+            self._data.clear()
+            raise Malformed(f"a parcel of {size} bytes and {count} descriptors")
+        if len(self._data) < end:
+            return None
+        payload, fds = bytes(self._data[_HEAD.size : end]), self._fds[:count]
+        del self._data[:end]
+        del self._fds[:count]
+        return kind, payload, fds
 
     def _hand_out(self, kind: int, payload: bytes, *, fds: list[int]) -> None:
         try:

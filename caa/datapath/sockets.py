@@ -10,6 +10,7 @@ from _socket import (
     IPPROTO_IPV6,
     IPPROTO_TCP,
     IPV6_V6ONLY,
+    SO_ACCEPTCONN,
     SO_ERROR,
     SO_KEEPALIVE,
     SO_PEERCRED,
@@ -174,11 +175,16 @@ def listen_unix(loop: Loop, path: str, *, accepted: Callable[[Sock], object]) ->
     return listener
 
 
-def inherit_unix(loop: Loop, fd: int, *, path: str, accepted: Callable[[Sock], object]) -> Listener:
+def inherit_unix(loop: Loop, sock: Sock, *, path: str, accepted: Callable[[Sock], object]) -> Listener:
     """Go on with a listening socket that came from another process."""
-    listener = Listener(loop, Sock(fileno=fd), accepted=accepted)
+    listener = Listener(loop, sock, accepted=accepted)
     listener.guard(path, allowed_uids())
     return listener
+
+
+def is_listening(sock: Sock) -> bool:
+    """Whether it accepts connections."""
+    return bool(sock.getsockopt(SOL_SOCKET, SO_ACCEPTCONN))
 
 
 def connect_unix(path: str) -> Sock:

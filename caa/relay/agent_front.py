@@ -25,7 +25,7 @@ class AgentFront:
     silent, although it was asked, before it counts as cut.
     """
 
-    __slots__ = ("_links", "clock", "context", "grace", "loop", "pods_dir", "silence", "watch")
+    __slots__ = ("_links", "clock", "context", "grace", "loop", "pauses", "pods_dir", "silence", "watch")
 
     def __init__(
         self,
@@ -42,6 +42,7 @@ class AgentFront:
         self.silence = silence
         self.pods_dir = pods_dir
         self.watch = watch or None
+        self.pauses: list[float] = []  # seconds that links stood still for a hand-over
         self._links: dict[str, Link] = {}
         self.context = Contexts(PROTOCOL if grace else "").of
 
@@ -87,6 +88,10 @@ class AgentFront:
     def add(self, link: Link) -> None:
         """Take a link that came from another relay."""
         self._links[link.sandbox] = link
+
+    def stood_still(self, seconds: float) -> None:
+        """A link that came from another relay is served again."""
+        self.pauses.append(seconds)
 
     def forget(self, link: Link) -> None:
         """Take a link that has failed off the list."""

@@ -19,18 +19,21 @@ from caa.relay.folders import own_directory
 from caa.relay.giving import Giver
 from caa.relay.hypervisor_front import HypervisorFront
 from caa.relay.stops import Courier, Scribe, Stops
-from caa.relay.taking import Taker
+from caa.relay.taking import Rest, Taker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from caa.datapath.sockets import Listener
+    from caa.datapath.sockets import Listener, Sock
 
 NODE_SOCKET = "node.sock"
 COMMAND_SOCKET = "relay.sock"
 # How often a relay that is to end looks whether the last shim has gone.
 _LOOK_SECONDS = 0.2
+# How often, and for how many times, to look whether a relay has ended that has hung up.
+_TRY_SECONDS = 0.01
+_TRIES = 50
 
 
 def flags() -> Mapping[str, str | bool | float]:
@@ -117,9 +120,11 @@ class Relay:
         """The socket of the shims, the folder of the other sockets, the folder of the pods."""
         return self._hypervisor_socket(), self._settings.text("run-dir"), self._settings.text("pods-dir")
 
-    def niceness(self) -> str:
-        """The setting as it was given."""
-        return self._settings.text("niceness")
+    def hurry(self) -> None:
+        """From now on shims wait for us. Before, all that we do would be taken from the relay that serves them."""
+        be_nice(self._settings.text("niceness"))
+        gc.collect()
+        gc.freeze()
 
     def told_to_end(self) -> None:
         """SIGTERM. While shims are attached a successor may still come; asked again, or without any, end now."""
@@ -146,35 +151,47 @@ class Relay:
 
     # What the hand-over says
 
-    def inherit(self, fds: Sequence[int]) -> None:
+    def inherit(self, socks: Sequence[Sock], *, lock: int) -> None:
         """Everything has come from the relay before us: its lock, and the sockets of shims and node."""
-        self.lock, shims, node = fds
+        self.lock = lock
         paths = (self._hypervisor_socket(), self._command_socket())
         fronts = (self.hypervisor.accepted, self.commands.accepted)
-        for fd, path, accepted in zip((shims, node), paths, fronts, strict=True):
-            self.listeners.append(inherit_unix(self.loop, fd, path=path, accepted=accepted))
+        for sock, path, accepted in zip(socks, paths, fronts, strict=True):
+            self.listeners.append(inherit_unix(self.loop, sock, path=path, accepted=accepted))
         say(f"took over from another relay: {len(self.agents.links())} links")
         self._await_heirs()
 
-    def orphaned(self, why: str) -> None:
-        """The relay before us ended half-way: go on with the pods that came."""
-        say(f"the relay before us ended while it handed over: {why}; {len(self.agents.links())} links came")
-        self._begin_or_fail(why)
+    def stranded(self, why: str, *, rest: Rest, tries: int = _TRIES) -> None:
+        """The hand-over has failed. When the relay before us has ended we go on with what came.
 
-    def turned_away(self, why: str) -> None:
-        """The relay before us kept everything. If it has ended, we begin afresh; else we cannot serve."""
-        self._begin_or_fail(why)
-
-    def _begin_or_fail(self, why: str, tries: int = 50) -> None:
-        """The lock of a relay that has just ended is free within moments."""
+        Its lock is free within moments then. Else it serves all that we have not confirmed: without pods we cannot
+        serve, with some we ask it again for the others, for nobody who has pods may go away.
+        """
         try:
             self._begin()
         except CannotStart as error:
             if tries:
-                self.loop.later(0.01, lambda: self._begin_or_fail(why, tries - 1))
+                self.loop.later(_TRY_SECONDS, lambda: self.stranded(why, rest=rest, tries=tries - 1))
+                return
+            rest.drop()
+            if self.agents.links():
+                self._ask_again(why)
                 return
             self.failure = f"cannot take over from the relay that runs: {why}; {error}"
             self.loop.stop()
+            return
+        if self.agents.links():
+            say(f"the relay before us ended while it handed over: {why}; {len(self.agents.links())} links came")
+        rest.install()
+
+    def _ask_again(self, why: str) -> None:
+        say(f"the hand-over has failed: {why}; {len(self.agents.links())} links came, the others are asked for again")
+        try:
+            sock = connect_unix(self._handover_socket())
+        except OSError as error:
+            self.stranded(error.strerror or str(error), rest=Rest(self))
+        else:
+            Taker(self, sock)
 
     def _left(self) -> None:
         self._gone = True
@@ -192,6 +209,7 @@ class Relay:
             self.listeners = [listen_unix(self.loop, hypervisor, accepted=self.hypervisor.accepted), node]
         except OSError as error:
             raise CannotStart(f"cannot listen: {error.strerror or error}") from error
+        self.hurry()
         self._await_heirs()
 
     def _await_heirs(self) -> None:
@@ -318,11 +336,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         relay = Relay(Flags(flags(), argv))
         _Signals(relay.loop, relay.told_to_end)
-        be_nice(relay.niceness())
         be_spared()
         relay.open()
-        gc.collect()
-        gc.freeze()
         relay.loop.run()
         if relay.failure:
             raise CannotStart(relay.failure)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from posix import strerror
 
 from caa.datapath.frames import DEADLINE_EXCEEDED, UNAUTHENTICATED, UNAVAILABLE, Malformed, Refused
-from caa.datapath.greeter import Greeter, has_session
+from caa.datapath.greeter import ANSWER_SECONDS, Greeter, has_session
 from caa.datapath.greeting import Forgotten, Gone, Late
 from caa.datapath.loop import IN, OUT
 from caa.datapath.sockets import connect_error, start_connect
@@ -248,7 +248,7 @@ class Dialler:
         except (OSError, *WANT) as error:
             self._failed(error)
             return
-        self._greeter = Greeter(self._loop, sock, tls=tls, owner=self)
+        self._greeter = Greeter(self._loop, sock, tls=tls, owner=self, seconds=ANSWER_SECONDS)
 
     def greeted(self, sock: Sock, tls: TlsObject, *, data: bytes) -> None:
         """The forwarder has answered to our HELLO."""

@@ -8,6 +8,8 @@ process. Whatever fails before that: everything that was not confirmed goes on h
 
 from __future__ import annotations
 
+from _functools import partial  # type: ignore[import-not-found]  # functools costs 0.5 MB
+
 from caa.datapath.frames import Malformed
 from caa.datapath.handover import (
     CALLER,
@@ -35,11 +37,12 @@ from caa.datapath.handover import (
     common_format,
     number,
 )
+from caa.datapath.loop import describe
 from caa.relay.moving import dump
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Protocol
 
     from caa.datapath.loop import Loop, Timer
@@ -86,12 +89,12 @@ class Giver:
 
     def accepted(self, sock: Sock) -> None:
         """A relay has connected that wants to take over."""
-        parcels = Parcels(self._loop, sock, owner=self)
         if self._heir is not None:
-            parcels.send(REFUSED, blob(1, "another relay is taking over already"))
-            parcels.close()
+            late = Parcels(self._loop, sock, owner=_Late())
+            late.send(REFUSED, blob(1, "another relay is taking over already"))
+            late.close()
             return
-        self._heir = parcels
+        self._heir = Parcels(self._loop, sock, owner=self)
         self._wait()
 
     def parcel(self, kind: int, payload: bytes, *, fds: list[int]) -> None:
@@ -108,18 +111,32 @@ class Giver:
         }.get(kind)
         if act is None or (kind in (TAKE, OK, REST, COMMIT) and not self._frozen):
             raise Malformed("not now")
-        self._wait()
         act(Fields(payload))
+        if self._heir is not None:
+            self._wait()
 
     def ended(self, why: str) -> None:
-        """The successor is gone before it had everything: go on with what is here."""
+        """The successor is gone before it had everything: go on with what is here, but for what it has confirmed."""
+        unheard = [] if self._heir is None else self._heir.unheard
         self._heir = None
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+        if self._frozen and self._has_left(unheard):
+            return
         self._loop.count("hand-over failed", f"{why}; this relay goes on")
         if self._frozen:
             self._thaw()
+
+    def _has_left(self, unheard: list[tuple[int, bytes]]) -> bool:
+        """Obey what the successor had said before the end: it serves what it has confirmed, and all from COMMIT on."""
+        for kind, payload in unheard:
+            if kind == COMMIT:
+                self._leave(Fields(b""))
+                return True
+            if kind == OK:
+                self._each([partial(self._confirmed, payload)])
+        return False
 
     def _wait(self) -> None:
         if self._watch is not None:
@@ -130,8 +147,10 @@ class Giver:
         self._drop(f"the successor was silent for {PATIENCE:g} s")
 
     def _drop(self, why: str) -> None:
-        if self._heir is not None:
-            self._heir.send(REFUSED, blob(1, why))
+        heir = self._heir
+        if heir is not None:
+            heir.send(REFUSED, blob(1, why))
+        if self._heir is not None:  # else it has hung up first
             self._heir.close()
             self.ended(why)
 
@@ -173,36 +192,48 @@ class Giver:
         self._say(FROZEN, blobs(1, self._names()))
 
     def _give(self, ask: Fields) -> None:
-        if self._heir is None:
-            return
         link = self._estate.agents.find(ask.text(1))
         if link is None:
             self._say(GIVEN)
         elif link.within_answer() and self._loop.now() < self._patient_until:
-            self._loop.later(_PAUSE, lambda: self._give(ask))
+            heir = self._heir
+            self._loop.later(_PAUSE, lambda: self._give_later(ask, heir))
         else:
             self._hand(link)
 
+    def _give_later(self, ask: Fields, heir: Parcels | None) -> None:
+        if heir is None or heir is not self._heir:
+            return
+        try:
+            self._give(ask)
+        except Exception as error:  # the fault of a timer is nobody's, and the successor would wait for us
+            self._drop(f"a fault in the hand-over: {describe(error)}")
+
     def _hand(self, link: Link) -> None:
-        link.freeze()
         self._given[link.sandbox] = link
+        since = self._loop.now()
+        link.freeze()
         state, fds = dump(link)
-        self._say(GIVEN, blob(1, state), fds=fds)
+        self._say(GIVEN, blob(1, state) + number(2, int(since * 1e6)), fds=fds)
+
+    def _confirmed(self, payload: bytes) -> None:
+        self._let_go(Fields(payload))
 
     def _let_go(self, ask: Fields) -> None:
         link = self._given.pop(ask.text(1), None)
         if link is not None:
-            link.leave()
             self._estate.agents.forget(link)
+            link.leave()
 
     def _give_rest(self, _ask: Fields) -> None:
         estate = self._estate
-        for session in estate.hypervisor.sessions:
-            state, fds = session.freeze()
-            self._say(SHIM, state, fds=fds)
-        for channel in estate.commands.channels:
-            state, fds = estate.commands.freeze(channel)
-            self._say(CALLER, state, fds=fds)
+        parts = [(SHIM, session.freeze) for session in estate.hypervisor.sessions]
+        parts += [(CALLER, partial(estate.commands.freeze, channel)) for channel in estate.commands.channels]
+        for kind, freeze in parts:
+            if self._heir is None:  # it has hung up, and all goes on here
+                return
+            state, fds = freeze()
+            self._say(kind, state, fds=fds)
         stops = blobs(1, estate.hypervisor.courier.waiting())
         self._say(LAST, stops, fds=[estate.lock, *(listener.fd for listener in estate.listeners)])
 
@@ -214,16 +245,30 @@ class Giver:
     # The hand-over has failed
 
     def _thaw(self) -> None:
+        """Everything goes on, whatever becomes of one of its parts."""
         self._frozen = False
         estate = self._estate
-        for link in self._given.values():
-            link.thaw()
-        self._given.clear()
-        for link in estate.agents.links():
-            link.dial_on()
-        for session in estate.hypervisor.sessions:
-            session.thaw()
-        for channel in estate.commands.channels:
-            channel.thaw()
-        for listener in estate.listeners:
-            listener.thaw()
+        given, self._given = self._given, {}
+        self._each(link.thaw for link in given.values())
+        self._each(link.dial_on for link in estate.agents.links())
+        self._each(session.thaw for session in estate.hypervisor.sessions)
+        self._each(channel.thaw for channel in estate.commands.channels)
+        self._each(listener.thaw for listener in estate.listeners)
+
+    def _each(self, acts: Iterable[Callable[[], object]]) -> None:
+        for act in tuple(acts):
+            try:
+                act()
+            except Exception as error:  # it costs this one, not those after it
+                self._loop.count("crashed", f"after a hand-over that failed: {describe(error)}")
+
+
+class _Late:
+    """Speaks for nobody: a successor that came while another one is at it."""
+
+    def parcel(self, _kind: int, _payload: bytes, *, fds: list[int]) -> None:
+        """It is not heard."""
+        close_all(fds)
+
+    def ended(self, _why: str) -> None:
+        """It may go."""

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         @property
         def context(self) -> Callable[[Target], Any]: ...
         def forget(self, link: Link, /) -> object: ...
+        def stood_still(self, seconds: float, /) -> object: ...
 
     class Waiter(Protocol):
         def done(self) -> object: ...
@@ -64,8 +65,10 @@ class Link:
         "_got",
         "_held",
         "_pause",
+        "_resuming",
         "_retry",
         "_since",
+        "_stood",
         "deadline",
         "listener",
         "loop",
@@ -85,7 +88,9 @@ class Link:
         self.mux: PlainMux | SessionMux | None = None
         self.session: Session | None = None
         self._retry: Timer | None = None
+        self._resuming: Timer | None = None  # looks whether a hand-over has been followed by a link
         self._since = self.deadline = self._pause = 0.0
+        self._stood = 0.0  # the time since which it stands still for a hand-over
         self._got = 0
         self._held = False  # the first dial stands still
         self.sandbox = sandbox
@@ -136,6 +141,7 @@ class Link:
     def close(self, refused: Refused) -> None:
         """End everything; who still waits for the link hears `refused`."""
         self._stop_dialling()
+        self._stop_waiting()
         self._stop_listening()
         if self.mux is not None:
             self.mux.close()
@@ -149,6 +155,11 @@ class Link:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
+
+    def _stop_waiting(self) -> None:
+        if self._resuming is not None:
+            self._resuming.cancel()
+            self._resuming = None
 
     def _tell(self, refused: Refused | None) -> None:
         waiters, self.waiters = self.waiters, []
@@ -190,6 +201,7 @@ class Link:
     def freeze(self) -> None:
         """Stand still, to be dumped; `thaw` or `leave` comes next."""
         self._stop_dialling()
+        self._stop_waiting()
         if self.listener is not None:
             self.listener.freeze()
         if self.mux is not None:
@@ -209,11 +221,15 @@ class Link:
         if self.mux is not None:
             self.mux.leave()
 
-    def go_on(self, dialler: Dialler | None, *, dark: bool, seconds: float) -> None:
-        """Serve what was taken up, over a connection that waits in `dialler`, or over one that is dialled now."""
+    def go_on(self, dialler: Dialler | None, *, dark: bool, seconds: float, since: float = 0.0) -> None:
+        """Serve what was taken up, over a connection that waits in `dialler`, or over one that is dialled now.
+
+        `since` is when the other relay stopped serving it, by the loop's clock, which all processes share.
+        """
         if self.mux is None:
             return
         self.deadline = self.loop.now() + seconds
+        self._stood = since
         if dialler is None:
             self._redial()
         else:
@@ -222,7 +238,7 @@ class Link:
         if dark or dialler is None:
             self._not_resumed()
         else:
-            self.loop.later(_RESUME_SECONDS, self._not_resumed)
+            self._resuming = self.loop.later(_RESUME_SECONDS, self._not_resumed)
 
     def _not_resumed(self) -> None:
         """There is no link yet: what a shim must not wait for is answered from now on."""
@@ -236,11 +252,14 @@ class Link:
         """The VM is there: listen for the shim, or go on with it."""
         self._dialler = None
         self._since = self._front.loop.now()
+        moved, self._stood = self._stood, 0.0
+        if moved:
+            self._front.stood_still(self._since - moved)
         if isinstance(self.mux, SessionMux) and tls is not None:
             if self.session is not None and self.session is not self.mux.session:
                 self._begin_anew(self.mux, self.session)
             self._got = self.mux.session.got
-            self._front.loop.count("link resumed", f"sandbox={self.sandbox}")
+            self._front.loop.count("link resumed", "" if moved else f"sandbox={self.sandbox}")
             self.mux.go_on(sock, tls)
             self._tell(None)
             return

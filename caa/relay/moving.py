@@ -6,16 +6,18 @@ listener, then one for each connection of the shim. A session is `Session.dump`;
 
 from __future__ import annotations
 
-from caa.datapath.frames import Malformed
-from caa.datapath.handover import Fields, blob, blobs, millis, number
+from caa.datapath.frames import HEADER_SIZE, Malformed
+from caa.datapath.handover import Fields, blob, blobs, close_all, millis, number
+from caa.datapath.mux import MAX_BRANCHES
 from caa.datapath.session import Session, StateError
-from caa.datapath.sockets import Sock, inherit_unix
+from caa.datapath.sockets import Sock, inherit_unix, is_listening
 from caa.datapath.tls import TlsFiles
 from caa.relay.dial import Target
 from caa.relay.folders import SOCKET
 from caa.relay.link import Link
 from caa.relay.plain_mux import PlainMux
 from caa.relay.session_mux import SessionMux
+from caa.relay.stops import is_safe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +28,47 @@ if TYPE_CHECKING:
     from caa.relay.agent_front import AgentFront
 
 LOST, UP, DARK, PLAIN = range(4)
+
+
+class BranchState:
+    """A connection of the shim, as `_branch_state` wrote it."""
+
+    __slots__ = ("drop", "late", "part", "rest")
+
+    def __init__(self, data: bytes) -> None:
+        fields = Fields(data)
+        self.part = bytearray(fields.blob(1)) if fields.number(2) else None
+        self.drop = fields.number(3)
+        self.late = fields.blobs(4)
+        self.rest = fields.blob(5)
+
+
+class MuxState:
+    """What `_mux_state` wrote, read to its end. Raises `Malformed`, `edits.EditError`."""
+
+    __slots__ = ("answered", "branches", "calls", "flight", "identity", "last", "part", "places", "skip", "unsent")
+
+    def __init__(self, data: bytes) -> None:
+        fields = Fields(data)
+        self.branches = [BranchState(one) for one in fields.blobs(11)]
+        self.identity, self.last = fields.number(1), fields.number(2)
+        self.places = tuple(fields.number(field) for field in (3, 4, 5))
+        self.skip, self.part = fields.number(6), fields.blob(7)
+        calls = [Fields(one) for one in fields.blobs(8)]
+        self.calls = [(call.number(1), call.number(2), call.number(3)) for call in calls]
+        self.answered = set(fields.numbers(9))
+        self.flight = {call.number(1): call.blob(2) for call in map(Fields, fields.blobs(10))}
+        sent = fields.number(12)
+        self.unsent = (sent - 1, fields.number(13)) if sent else None
+        self._check()
+
+    def _check(self) -> None:
+        count = len(self.branches)
+        highest = max((*self.places, *(place for _, place, _ in self.calls)))
+        if count > MAX_BRANCHES or highest > count:
+            raise Malformed(f"connection {highest} of {count}")
+        if any(0 < len(frame) < HEADER_SIZE for frame in self.flight.values()):
+            raise Malformed("a call without a header")
 
 
 class Arrived:
@@ -39,10 +82,12 @@ class Arrived:
         self.target = target_of(fields.blob(2))
         self.state = fields.number(5)
         self.left = fields.number(6) / 1000
-        self.mux = Fields(fields.blob(4))
+        self.mux = MuxState(fields.blob(4))
         self.session: Session | None = None
-        if not self.sandbox or self.state > PLAIN:
-            raise Malformed(f"a link {self.sandbox!r} in the state {self.state}")
+        if not is_safe(self.sandbox) or self.state > PLAIN:
+            raise Malformed(f"a link {self.sandbox[:32]!r} in the state {self.state}")
+        if not self.target.addresses:
+            raise Malformed(f"no address for sandbox {self.sandbox}")
         if self.state in (UP, DARK):
             try:
                 self.session = Session.load(fields.blob(3), pool=front.loop.pool)
@@ -143,24 +188,55 @@ def target_of(data: bytes) -> Target:
 def take_up(front: AgentFront, arrived: Arrived, *, fds: Sequence[int]) -> Link:
     """The link with all it had, in the list of the front, still without a connection to the pod VM.
 
-    Raises `Malformed`, and then no descriptor is taken.
+    The descriptors are taken, or closed when it raises `Malformed`, or anything else.
     """
-    branches = arrived.mux.blobs(11)
     link = Link(front, arrived.sandbox, target=arrived.target)
     if arrived.state == LOST:
+        close_all(fds)
         front.add(link)
         return link
-    if len(fds) != 1 + len(branches):
-        raise Malformed(f"{len(fds)} descriptors for {len(branches)} connections")
-    mux = _new_mux(front, link, session=arrived.session)
-    for state, fd in zip(branches, fds[1:], strict=True):
-        _take_branch(mux, Fields(state), fd=fd)
-    _take_mux(mux, arrived.mux)
-    link.session, link.mux = arrived.session, mux
-    path = f"{front.pods_dir}/{arrived.sandbox}/{SOCKET}"
-    link.listener = inherit_unix(front.loop, fds[0], path=path, accepted=link.accepted)
+    try:
+        if len(fds) != 1 + len(arrived.mux.branches):
+            raise Malformed(f"{len(fds)} descriptors for {len(arrived.mux.branches)} connections")
+        socks = _sockets(fds, listening=1)
+    except Malformed:
+        close_all(fds)
+        raise
+    try:
+        mux = _new_mux(front, link, session=arrived.session)
+        for state, sock in zip(arrived.mux.branches, socks[1:], strict=True):
+            _take_branch(mux, state, sock=sock)
+        _take_mux(mux, arrived.mux)
+        path = f"{front.pods_dir}/{arrived.sandbox}/{SOCKET}"
+        listener = inherit_unix(front.loop, socks[0], path=path, accepted=link.accepted)
+    except BaseException:
+        for sock in socks:
+            front.loop.close(sock, sock.fileno())
+        raise
+    link.session, link.mux, link.listener = arrived.session, mux, listener
     front.add(link)
     return link
+
+
+def listeners(fds: Sequence[int]) -> list[Sock]:
+    """Listening sockets. Raises `Malformed`, and then no descriptor is taken or closed."""
+    return _sockets(fds, listening=len(fds))
+
+
+def _sockets(fds: Sequence[int], *, listening: int) -> list[Sock]:
+    """Sockets of which the first ones listen. Raises `Malformed`, and then no descriptor is taken or closed."""
+    socks: list[Sock] = []
+    try:
+        for fd in fds:
+            socks.append(Sock(fileno=fd))
+            socks[-1].setblocking(False)
+            if is_listening(socks[-1]) != (len(socks) <= listening):
+                raise Malformed(f"descriptor {len(socks)} of {len(fds)} is not what it should be")
+    except (Malformed, OSError) as error:
+        for sock in socks:
+            sock.detach()
+        raise Malformed(f"descriptors that cannot be used: {error}") from error
+    return socks
 
 
 def _new_mux(front: AgentFront, link: Link, *, session: Session | None) -> PlainMux | SessionMux:
@@ -171,34 +247,31 @@ def _new_mux(front: AgentFront, link: Link, *, session: Session | None) -> Plain
     return mux
 
 
-def _take_branch(mux: Mux, state: Fields, *, fd: int) -> None:
+def _take_branch(mux: Mux, state: BranchState, *, sock: Sock) -> None:
     branch = mux.new_branch()
     mux.adopt(branch)
-    branch.connect(Sock(fileno=fd), None)
-    branch.part = bytearray(state.blob(1)) if state.number(2) else None
-    branch.drop = state.number(3)
-    branch.late = state.blobs(4)
-    if state.blob(5):
-        branch.outlet.rest = bytearray(state.blob(5))
+    branch.connect(sock, None)
+    branch.part = state.part
+    branch.drop = state.drop
+    branch.late = state.late
+    if state.rest:
+        branch.outlet.rest = bytearray(state.rest)
         branch.thaw()
 
 
-def _take_mux(mux: Mux, state: Fields) -> None:
-    mux.identity, mux.last = state.number(1), state.number(2)
-    mux.direct, mux.owner, mux.to = (_branch(mux, state.number(field)) for field in (3, 4, 5))
-    mux.skip, mux.part = state.number(6), state.blob(7)
-    for call in map(Fields, state.blobs(8)):
-        asker = _branch(mux, call.number(2))
+def _take_mux(mux: Mux, state: MuxState) -> None:
+    mux.identity, mux.last = state.identity, state.last
+    mux.direct, mux.owner, mux.to = (_branch(mux, place) for place in state.places)
+    mux.skip, mux.part = state.skip, state.part
+    for up, place, own in state.calls:
+        asker = _branch(mux, place)
         if asker is not None:
-            mux.calls[call.number(1)] = asker, call.number(3)
-    mux.flight = {call.number(1): call.blob(2) for call in map(Fields, state.blobs(10))}
+            mux.calls[up] = asker, own
+    mux.flight = dict(state.flight)
     if isinstance(mux, SessionMux):
-        mux.answered = set(state.numbers(9))
-        sent = state.number(12)
-        mux.unsent = (sent - 1, state.number(13)) if sent else (mux.session.sent, mux.last)
+        mux.answered = state.answered
+        mux.unsent = state.unsent or (mux.session.sent, mux.last)
 
 
 def _branch(mux: Mux, place: int) -> Branch | None:
-    if place > len(mux.branches):
-        raise Malformed(f"connection {place} of {len(mux.branches)}")
     return mux.branches[place - 1] if place else None

@@ -35,8 +35,9 @@ from caa.datapath.handover import (
     close_all,
     number,
 )
+from caa.datapath.loop import say
 from caa.relay.dial import Dialler
-from caa.relay.moving import DARK, LOST, Arrived, take_up
+from caa.relay.moving import DARK, LOST, Arrived, listeners, take_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from caa.relay.agent_front import AgentFront
     from caa.relay.commands import Commands
     from caa.relay.hypervisor_front import HypervisorFront
+    from caa.relay.link import Link
 
     class House(Protocol):
         """What the new relay puts into its place."""
@@ -60,17 +62,23 @@ if TYPE_CHECKING:
         hypervisor: HypervisorFront
 
         def paths(self) -> tuple[str, str, str]: ...
-        def inherit(self, fds: Sequence[int], /) -> object: ...
-        def orphaned(self, why: str, /) -> object: ...
-        def turned_away(self, why: str, /) -> object: ...
+        def hurry(self) -> object: ...
+        def inherit(self, socks: Sequence[Sock], /, *, lock: int) -> object: ...
+        def stranded(self, why: str, /, *, rest: Rest) -> object: ...
 
 
 # More handshakes at once stall the pod VMs of a shared host, and take memory (`docs/performance.md`).
 _DIALS = 4
 # Links under way between the two relays: while one resumes, the next one is written.
 _MOVES = 2
-# How long to get links ready; a pod VM that is slower is dialled after it has moved.
+# The lock, and the listeners of shims and node.
+_LAST_FDS = 3
+# How long to get links ready, and how much longer for each; a pod VM that is slower is dialled after it has moved.
 _READY_SECONDS = 4.0
+_READY_SECONDS_EACH = 0.1
+_READY_SECONDS_MOST = 25.0  # a forwarder waits 30 s for our greeting
+# When to tell how long the pods have stood still: they have all been resumed by then.
+_TELL_SECONDS = 1.0
 # An old relay that is silent for so long has hung. Once it has frozen its list only its end ends the waiting: with pods
 # on both sides nobody may go away.
 _PATIENCE = 15.0
@@ -102,8 +110,54 @@ class Ready:
         self._taker.settled(self)
 
 
+class Rest:
+    """What came and is not in use: connections of shims and node, links in doubt. `install` or `drop` them."""
+
+    __slots__ = ("_house", "_links", "_parcels")
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._links: list[Link] = []
+        self._parcels: list[tuple[int, bytes, list[int]]] = []
+
+    def doubt(self, link: Link) -> None:
+        """A link that could not be confirmed."""
+        self._links.append(link)
+
+    def add(self, kind: int, payload: bytes, *, fds: list[int]) -> None:
+        """One more."""
+        self._parcels.append((kind, payload, fds))
+
+    def drop(self) -> None:
+        """Close them: the other relay serves them."""
+        links, self._links = self._links, []
+        for link in links:
+            link.leave()
+            self._house.agents.forget(link)
+        parcels, self._parcels = self._parcels, []
+        for _, _, fds in parcels:
+            close_all(fds)
+
+    def install(self) -> None:
+        """Serve them: the other relay is gone. One that cannot be read is lost, the others are not."""
+        house = self._house
+        links, self._links = self._links, []
+        for link in links:
+            link.go_on(None, dark=False, seconds=house.agents.grace)
+        parcels, self._parcels = self._parcels, []
+        for kind, payload, fds in parcels:
+            try:
+                (house.hypervisor if kind == SHIM else house.commands).take_up(payload, fds)
+            except (edits.EditError, Malformed, OSError) as error:
+                close_all(fds)
+                house.loop.count("not taken", f"the state of a connection cannot be read: {error}")
+
+
 class Taker:
-    """Ends in `house.inherit(fds)`, `house.orphaned(why)` or `house.turned_away(why)`, once."""
+    """Ends in `house.inherit(...)` or `house.stranded(...)`, once.
+
+    Stranded means that the other relay has ended, or goes on with what we have not confirmed; `house` finds out.
+    """
 
     __slots__ = ("_asked", "_busy", "_coming", "_frozen", "_house", "_loop", "_old", "_ready", "_rest", "_watch")
 
@@ -115,7 +169,7 @@ class Taker:
         self._ready: dict[str, Ready] = {}
         self._coming = 0
         self._frozen = False
-        self._rest: list[tuple[int, bytes, list[int]]] = []
+        self._rest = Rest(house)
         self._old = Parcels(house.loop, sock, owner=self)
         self._watch: Timer = house.loop.later(_PATIENCE, self._too_slow)
         self._old.send(HELLO, number(1, OLDEST) + number(2, NEWEST) + blobs(3, house.paths()))
@@ -125,10 +179,10 @@ class Taker:
         self._watch.cancel()
         if not self._frozen:
             self._watch = self._loop.later(_PATIENCE, self._too_slow)
-        if kind in (SHIM, CALLER, LAST):
-            self._rest.append((kind, payload, fds))
-            if kind == LAST:
-                self._commit()
+        if kind in (SHIM, CALLER) and self._frozen:
+            self._rest.add(kind, payload, fds=fds)
+        elif kind == LAST and self._frozen:
+            self._commit(Fields(payload).texts(1), fds)
         elif kind == GIVEN:
             self._take(payload, fds)
         else:
@@ -142,19 +196,13 @@ class Taker:
         act(message)
 
     def ended(self, why: str) -> None:
-        """The old relay is gone. Its shims' connections are lost but for those that came here."""
+        """The old relay is gone, or either of us has hung up."""
         self._watch.cancel()
-        if not self._frozen:
-            self._drop_ready()
-            self._house.turned_away(why)
-            return
-        rest, self._rest = self._rest, []
-        self._house.orphaned(why)
-        self._install(rest)
+        self._frozen = True
         self._drop_ready()
+        self._house.stranded(why, rest=self._rest)
 
     def _refused(self, message: Fields) -> None:
-        self._frozen = False
         self._old.close()
         self.ended(message.text(1))
 
@@ -165,8 +213,11 @@ class Taker:
     # Getting ready
 
     def _begin(self, message: Fields) -> None:
+        if not OLDEST <= message.number(1) <= NEWEST:
+            raise Malformed(f"format {message.number(1)}")
         self._asked = message.texts(2)
-        self._loop.later(_READY_SECONDS, self._freeze)
+        seconds = _READY_SECONDS + _READY_SECONDS_EACH * len(self._asked)
+        self._loop.later(min(seconds, _READY_SECONDS_MOST), self._freeze)
         self._show_next()
 
     def _show_next(self) -> None:
@@ -214,6 +265,7 @@ class Taker:
             if ready.dialler is not None:
                 ready.dialler.close()
         self._busy.clear()
+        self._house.hurry()
         self._old.send(FREEZE)
 
     def _move(self, message: Fields) -> None:
@@ -229,46 +281,56 @@ class Taker:
             self._old.send(REST)
 
     def _take(self, payload: bytes, fds: list[int]) -> None:
+        message = Fields(payload)
+        if not self._frozen:
+            raise Malformed("nobody has asked for it")
         self._coming -= 1
-        state = Fields(payload).blob(1)
         try:
-            if state:
-                self._serve(Arrived(state, self._house.agents), fds)
+            if message.blob(1):
+                arrived = Arrived(message.blob(1), self._house.agents)
+                fds, taken = [], fds
+                self._serve(arrived, taken, since=message.number(2) / 1e6)
         except (edits.EditError, Malformed) as error:
             # It has changed into something unreadable since it was shown: this pod is lost, the others are not.
-            close_all(fds)
             self._loop.count("not taken", f"a pod's state cannot be read: {error}")
+        close_all(fds)
         self._take_next()
 
-    def _serve(self, arrived: Arrived, fds: list[int]) -> None:
+    def _serve(self, arrived: Arrived, fds: list[int], *, since: float) -> None:
         agents = self._house.agents
         link = take_up(agents, arrived, fds=fds)
-        self._old.send(OK, blob(1, arrived.sandbox))
+        if not self._old.send(OK, blob(1, arrived.sandbox)):
+            self._rest.doubt(link)
+            return
         ready = self._ready.pop(arrived.sandbox, None)
         dialler = None if ready is None else ready.dialler
-        link.go_on(dialler, dark=arrived.state == DARK, seconds=arrived.left or agents.grace)
+        link.go_on(dialler, dark=arrived.state == DARK, seconds=arrived.left or agents.grace, since=since)
 
-    def _commit(self) -> None:
+    def _commit(self, stops: list[str], fds: list[int]) -> None:
+        """From COMMIT the other relay is gone, so all that can fail comes before it."""
+        if len(fds) != _LAST_FDS:
+            raise Malformed(f"{len(fds)} descriptors of the relay itself")
+        socks = listeners(fds[1:])
         self._watch.cancel()
-        self._old.send(COMMIT)
+        if not self._old.send(COMMIT):
+            close_all((fds[0], *(sock.detach() for sock in socks)))
+            return
         self._old.close()
-        rest, self._rest = self._rest, []
-        _, payload, fds = rest.pop()
-        self._house.inherit(fds)
-        for sandbox in Fields(payload).texts(1):
+        self._house.inherit(socks, lock=fds[0])
+        for sandbox in stops:
             self._house.hypervisor.courier.deliver(sandbox)
-        self._install(rest)
+        self._rest.install()
         self._drop_ready()
+        self._loop.later(_TELL_SECONDS, self._tell)
 
-    def _install(self, rest: list[tuple[int, bytes, list[int]]]) -> None:
-        """The connections of shims and node."""
-        for kind, payload, fds in rest:
-            if kind == SHIM:
-                self._house.hypervisor.take_up(payload, fds)
-            elif kind == CALLER:
-                self._house.commands.take_up(payload, fds)
-            else:
-                close_all(fds)
+    def _tell(self) -> None:
+        """How long the pods have stood still, for the log."""
+        pauses = sorted(self._house.agents.pauses)
+        self._house.agents.pauses.clear()
+        if pauses:
+            middle, late = (pauses[int(len(pauses) * part)] * 1e3 for part in (0.5, 0.99))
+            longest = pauses[-1] * 1e3
+            say(f"{len(pauses)} links stood still: p50 {middle:.2f}, p99 {late:.2f}, longest {longest:.2f} ms")
 
     def _drop_ready(self) -> None:
         for ready in (*self._ready.values(), *self._busy.values()):
