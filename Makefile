@@ -3,7 +3,7 @@
 #                                 also --keep (exec into it), --pods N, --shim go or runtime-rs
 #   make test  SUITES="unit"      lint and every test suite, or the suites named
 #   make lint                     ruff, mypy, import contracts, gofmt
-#   make bench ARGS="--quick"     side-by-side benchmark of the data path
+#   make bench ARGS="--quick"     side-by-side benchmark of the data path, and hand-overs; --handover or --soak alone
 #   make chaos ARGS="--full"      kill and cut while pods work, count what they lose (root); --seed N, --report FILE.md
 #   make image ARGS="..."         the pod VM image; IMAGE=tiny: kernel and initramfs with a stand-in agent, for tests
 #   make clean                    removes all that the other targets made in this checkout

@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: build, measure, print; with `--write` the table goes into docs/performance.md."""
+"""`python -m tests.bench`: build, measure, print; with `--write` the tables go into docs/performance.md."""
 
 import argparse
 import signal
@@ -6,14 +6,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import memory, report
+from tests.bench import handover, memory, report, soak
 from tests.bench.certificates import write_certificates
 from tests.bench.hops import all_hops
 from tests.bench.loads import measure
-from tests.bench.programs import ROOT, build
+from tests.bench.programs import ROOT, build, build_agent
 
 PAGE = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 
 def _arguments() -> argparse.Namespace:
@@ -24,8 +23,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--niceness", type=int, default=0, help="of our two processes (default %(default)s, as the others)"
     )
+    parser.add_argument("--handover", action="store_true", help="only the hand-overs between relays")
+    parser.add_argument("--soak", action="store_true", help="only memory and descriptors over many pods and hand-overs")
     parser.add_argument("--quick", action="store_true", help="3 rounds of 0.4 s, 20 pods: to see that it runs")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.relative_to(ROOT)}")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.relative_to(ROOT)}")
     given = parser.parse_args()
     if given.quick:
         given.rounds, given.seconds, given.pods = 3, 0.4, 20
@@ -47,23 +48,44 @@ def _rows(given: argparse.Namespace, certificates: Path) -> list[report.Row]:
     return [*report.load_rows(samples), *report.pod_rows(pods), *report.forwarder_rows(forwarders)]
 
 
-def _write(table: str) -> None:
+def _hop_table(given: argparse.Namespace, certificates: Path) -> str:
+    return report.table(_rows(given, certificates), rounds=given.rounds, seconds=given.seconds)
+
+
+def _handover_table(given: argparse.Namespace, certificates: Path) -> str:
+    times = 3 if given.quick else handover.TIMES
+    return handover.measure(certificates, build_agent(), times=times, say=_say)
+
+
+def _soak_table(given: argparse.Namespace, certificates: Path) -> str:
+    visits, moves = (500, 30) if given.quick else (soak.VISITS, soak.MOVES)
+    return soak.measure(certificates, build_agent(), visits=visits, moves=moves, say=_say)
+
+
+def _write(name: str, table: str) -> None:
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     text = PAGE.read_text()
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+    before, rest = text.split(begin)
+    after = rest.split(end)[1]
+    PAGE.write_text(f"{before}{begin}\n{table}\n{end}{after}")
 
 
 def main() -> None:
     """Measure and print; what was started is gone afterwards, after a SIGTERM too."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     given = _arguments()
+    parts = {"bench": _hop_table, "handover": _handover_table}
+    if given.soak:
+        parts = {"soak": _soak_table}
+    elif given.handover:
+        del parts["bench"]
     with tempfile.TemporaryDirectory(prefix="caa-bench-") as certificates:
         write_certificates(Path(certificates))
-        table = report.table(_rows(given, Path(certificates)), rounds=given.rounds, seconds=given.seconds)
-    print(table)
-    if given.write:
-        _write(table)
+        for name, part in parts.items():
+            table = part(given, Path(certificates))
+            print(table, flush=True)
+            if given.write:
+                _write(name, table)
 
 
 if __name__ == "__main__":

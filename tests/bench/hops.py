@@ -87,28 +87,36 @@ class Ours:
     @contextmanager
     def worker(self, folder: Path, *, ports: Sequence[int], pods: int) -> Iterator[Worker]:
         log, sockets, control = folder / "worker.log", folder / "run", folder / "run" / "relay.sock"
-        command = launch.command(
+        with started(self.relay_command(folder), log) as program:
+            wait_until(control.exists, "the relay", log)
+            asyncio.run(self._open_links(control, ports=ports, pods=pods))
+            yield Worker(program, [sockets / "pods" / f"pod-{pod}" / "agent.ttrpc" for pod in range(pods)])
+
+    def relay_command(self, folder: Path) -> list[str]:
+        """The relay of this folder; another one takes over from it."""
+        sockets = folder / "run"
+        return launch.command(
             hypervisor_socket=str(sockets / "hypervisor.sock"),
             pods_dir=str(sockets / "pods"),
             run_dir=str(sockets),
             state_dir=str(folder / "state"),
             extra=("--niceness", str(self.niceness), *self.flags),
         )
-        with started(command, log) as program:
-            wait_until(control.exists, "the relay", log)
-            asyncio.run(self._open_links(control, ports=ports, pods=pods))
-            yield Worker(program, [sockets / "pods" / f"pod-{pod}" / "agent.ttrpc" for pod in range(pods)])
 
     async def _open_links(self, control: Path, *, ports: Sequence[int], pods: int) -> None:
         client = await connect(str(control))
         for pod in range(pods):
-            request = relay.OpenRequest(
-                sandbox_id=f"pod-{pod}", addresses=["127.0.0.1"], port=ports[pod % len(ports)], server_name=SERVER_NAME,
-                ca_file=str(self.certificates / "ca.pem"), cert_file=str(self.certificates / "client.pem"),
-                key_file=str(self.certificates / "client.key"),
-            )  # fmt: skip
-            await client.call("caa.relay.v1.AgentLinks/Open", request, timeout=10.0)
+            opening = self.opening(f"pod-{pod}", ports[pod % len(ports)])
+            await client.call("caa.relay.v1.AgentLinks/Open", opening, timeout=10.0)
         await client.close()
+
+    def opening(self, name: str, port: int) -> relay.OpenRequest:
+        """What the node asks for one pod."""
+        return relay.OpenRequest(
+            sandbox_id=name, addresses=["127.0.0.1"], port=port, server_name=SERVER_NAME,
+            ca_file=str(self.certificates / "ca.pem"), cert_file=str(self.certificates / "client.pem"),
+            key_file=str(self.certificates / "client.key"),
+        )  # fmt: skip
 
 
 def all_hops(programs: Programs, certificates: Path, *, niceness: int) -> Sequence[Hops]:

@@ -57,19 +57,26 @@ def _worker_pss(way: Hops, far: Hops, programs: Programs, *, pods: int) -> tuple
         time.sleep(SETTLE)
         idle = worker.program.pss_kib()
         for path in worker.sockets:
-            _attach(stack.enter_context(socket.socket(socket.AF_UNIX)), path)
+            attach(stack.enter_context(socket.socket(socket.AF_UNIX)), path)
         time.sleep(SETTLE)
         return idle, worker.program.pss_kib()
 
 
-def _attach(shim: socket.socket, path: Path) -> None:
+def attach(shim: socket.socket, path: Path) -> None:
     """Connect as a shim does and wait for the answers to one Check and one read."""
     shim.settimeout(10)
     shim.connect(str(path))
     for stream, body in ((1, CHECK), (3, READ)):
-        shim.sendall(len(body).to_bytes(4, "big") + stream.to_bytes(4, "big") + b"\x01\x00" + body)
-        length = int.from_bytes(_exactly(shim, 10)[:4], "big")
-        _exactly(shim, length)
+        ask(shim, stream, body)
+
+
+def ask(shim: socket.socket, stream: int, body: bytes = CHECK) -> None:
+    """One call and its answer, which must be the one to this call."""
+    shim.sendall(len(body).to_bytes(4, "big") + stream.to_bytes(4, "big") + b"\x01\x00" + body)
+    head = _exactly(shim, 10)
+    _exactly(shim, int.from_bytes(head[:4], "big"))
+    if int.from_bytes(head[4:8], "big") != stream:
+        raise ConnectionError(f"the answer to another call than {stream}")
 
 
 def _exactly(shim: socket.socket, count: int) -> bytes:
