@@ -6,6 +6,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
@@ -17,6 +18,7 @@ from providers.libvirt.faults import NO_SUPPORT, ConnectionLost, sorted_error
 
 _log = logging.getLogger(__name__)
 
+_OPEN_SECONDS = 20.0
 _KEEPALIVE = (5, 3)  # seconds between two questions, unanswered ones before the connection counts as lost
 
 Opener = Callable[[str], Any]
@@ -31,6 +33,7 @@ class Connection:
         self._open: Opener = opener or libvirt.open
         self._lock = threading.Lock()
         self._connection: Any = None
+        self._opening: Future[Any] | None = None
         self.watcher: Watcher = lambda uuid: None  # noqa: ARG005
         self.generation = 0  # counts the times it was opened
 
@@ -61,7 +64,7 @@ class Connection:
 
     def _opened(self) -> Any:
         _event_loop()
-        connection = self._open(self._uri)
+        connection = self._opened_in_time()
         with suppress(libvirt.libvirtError):  # the test driver has none
             connection.setKeepAlive(*_KEEPALIVE)
         for event in (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE):
@@ -69,6 +72,22 @@ class Connection:
                 connection.domainEventRegisterAny(None, event, self._changed, None)
             except libvirt.libvirtError as error:  # polling alone finds the address too, only later
                 _log.debug("libvirt sends no events of kind %s: %s", event, error)
+        return connection
+
+    def _opened_in_time(self) -> Any:
+        """A daemon that hangs lets one connect and says nothing more, and an open connection has no keep-alive yet. The
+        thread that waits for it goes on, and who asks next waits for the same one."""
+        if self._opening is None:
+            self._opening = Future()
+            threading.Thread(target=_fulfil, args=(self._opening, self._open, self._uri), daemon=True).start()
+        opening = self._opening
+        try:
+            connection = opening.result(_OPEN_SECONDS)
+        except TimeoutError:
+            raise ConnectionLost(f"libvirt says nothing for {_OPEN_SECONDS:g} s (LIBVIRT_URI)") from None
+        finally:
+            if opening.done():
+                self._opening = None
         return connection
 
     def _changed(self, _connection: Any, domain: Any, *_what: Any) -> None:
@@ -81,6 +100,13 @@ class Connection:
         if connection is not None and not _alive(connection):
             return ConnectionLost(f"the connection to libvirt was lost (LIBVIRT_URI): {message}")
         return sorted_error(error.get_error_code() or 0, error.get_error_domain() or 0, message=message)
+
+
+def _fulfil(promise: "Future[Any]", open_: Opener, uri: str) -> None:
+    try:
+        promise.set_result(open_(uri))
+    except Exception as error:
+        promise.set_exception(error)
 
 
 def code_of(error: libvirt.libvirtError) -> int:
