@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import libvirt
@@ -79,7 +79,7 @@ class Connection:
         thread that waits for it goes on, and who asks next waits for the same one."""
         if self._opening is None:
             self._opening = Future()
-            threading.Thread(target=_fulfil, args=(self._opening, self._open, self._uri), daemon=True).start()
+            threading.Thread(target=_fulfil, args=(self._opening, partial(self._open, self._uri)), daemon=True).start()
         opening = self._opening
         try:
             connection = opening.result(_OPEN_SECONDS)
@@ -102,9 +102,9 @@ class Connection:
         return sorted_error(error.get_error_code() or 0, error.get_error_domain() or 0, message=message)
 
 
-def _fulfil(promise: "Future[Any]", open_: Opener, uri: str) -> None:
+def _fulfil(promise: "Future[Any]", act: Callable[[], Any]) -> None:
     try:
-        promise.set_result(open_(uri))
+        promise.set_result(act())
     except Exception as error:
         promise.set_exception(error)
 
