@@ -12,6 +12,7 @@ setup-scratch-storage [flags]
     -always                        also without the marker, as far as possible: for images of confidential VMs
     -integrity=false               no HMAC per sector
     -device /dev/vdb               this one, instead of the partition labelled trusted_store
+azure-ready         tells Azure that the machine is up; does nothing elsewhere
 agent-protocol-forwarder [flags]
                     the pod's network, then the lean forwarder in this process's place; a notify service
     -kata-agent-socket, -pod-namespace, -listen, -config, -disable-tls, -ca-cert-file, -cert-file, -cert-key,
@@ -32,7 +33,7 @@ from caa.datapath.flags import FlagError, Flags
 from caa.errors import CaaError
 from caa.model.network import IPNetwork
 from caa.userdata import paths
-from podvm import boot, forwarder, prepare, provision, scratch, tpm
+from podvm import azure_ready, boot, forwarder, prepare, provision, scratch, tpm
 from podvm.clouds import sources
 from podvm.measure import Presence, Tpm
 from podvm.progress import log_to_console, say
@@ -60,6 +61,8 @@ def main(argv: Sequence[str]) -> int:
             return _process_user_data(rest)
         if program == "setup-scratch-storage":
             return _set_up_scratch(Flags(_SCRATCH, rest))
+        if program == "azure-ready":
+            return _tell_azure(rest)
         if program == "agent-protocol-forwarder":
             return _run_forwarder(forwarder_options(Flags(_FORWARDER, rest)))
         if program == "boot":
@@ -113,6 +116,12 @@ def _process_user_data(argv: list[str]) -> int:
     log_to_console()
     flags = Flags(_USER_DATA, argv[1:] if argv[:1] == ["provision-files"] else argv)
     return provision.run(sources(), _rules(flags))
+
+
+def _tell_azure(argv: list[str]) -> int:
+    Flags({}, argv)
+    log_to_console()
+    return azure_ready.run()
 
 
 def _set_up_scratch(flags: Flags) -> int:

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from dataclasses import dataclass, field
+from xml.etree import ElementTree
 
 from tests.fakes.metadata.server import Asked, Reply, Tokens, lifetime
 
@@ -145,4 +146,43 @@ def _errors(status: int, code: str, message: str) -> Reply:
     return Reply(status, json.dumps({"errors": [{"code": code, "message": message}], "trace": "0"}).encode())
 
 
+@dataclass
+class WireServer:
+    """Azure's: versions without a header, everything else with one; a report is checked as XML."""
+
+    reports: list[tuple[str, ...]] = field(default_factory=list)
+
+    def __call__(self, asked: Asked) -> Reply:
+        what = (asked.method, asked.path, asked.query.get("comp"))
+        if what == ("GET", "/", "versions"):
+            return Reply(200, b"<Versions><Supported><Version>2012-11-30</Version></Supported></Versions>")
+        if asked.headers.get("x-ms-version") != "2012-11-30":
+            return Reply(400)
+        if what == ("GET", "/machine/", "goalstate"):
+            return Reply(200, GOAL_STATE)
+        if what != ("POST", "/machine/", "health"):
+            return Reply(404)
+        if asked.headers.get("content-type") != "text/xml; charset=utf-8":
+            return Reply(415)
+        return self._report(asked.body)
+
+    def _report(self, body: bytes) -> Reply:
+        try:
+            root = ElementTree.fromstring(body)
+        except ElementTree.ParseError:
+            return Reply(400)
+        role = "Container/RoleInstanceList/Role/"
+        paths = ("GoalStateIncarnation", "Container/ContainerId", f"{role}InstanceId", f"{role}Health/State")
+        words = tuple(root.findtext(path, "") for path in paths)
+        if root.tag != "Health" or words[:3] != ("1", "c-0123", "i-4567.web_1"):
+            return Reply(410)
+        self.reports.append(words)
+        return Reply(200)
+
+
+GOAL_STATE = (
+    b"<GoalState><Version>2012-11-30</Version><Incarnation>1</Incarnation><Container><ContainerId>c-0123</ContainerId>"
+    b"<RoleInstanceList><RoleInstance><InstanceId>i-4567.web_1</InstanceId></RoleInstance></RoleInstanceList>"
+    b"</Container></GoalState>"
+)
 CLOUDS = {"aws": Aws, "azure": Azure, "gcp": Gcp, "alibabacloud": AlibabaCloud, "ibmcloud": IbmCloud}
