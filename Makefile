@@ -3,6 +3,7 @@
 #                                 also --keep (exec into it), --pods N, --shim go or runtime-rs
 #   make test  SUITES="unit"      lint and every test suite, or the suites named
 #   make lint                     ruff, mypy, import contracts, gofmt
+#   make cloud PROVIDER=aws       a fake cloud on the loopback until Ctrl-C; prints the settings that reach it
 #   make bench ARGS="--quick"     side-by-side benchmark of the data path, and hand-overs; --handover or --soak alone
 #   make chaos ARGS="--full"      kill and cut while pods work, count what they lose (root); --seed N, --report FILE.md
 #   make image ARGS="..."         the pod VM image; IMAGE=tiny: kernel and initramfs with a stand-in agent, for tests
@@ -10,7 +11,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench chaos image clean
+.PHONY: help setup cloud demo test lint bench chaos image clean
 export PYTHON ?= python3
 IMAGE ?= build
 
@@ -32,6 +33,9 @@ test:
 lint:
 	@.ci/setup --go-on
 	@source .ci/env && .ci/lint
+
+cloud: setup
+	@source .ci/env && exec .venv/bin/python -m tests.fakes.$(or $(PROVIDER),aws)
 
 bench: setup
 	@source .ci/env && .venv/bin/python -m tests.bench $(ARGS)

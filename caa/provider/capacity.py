@@ -56,7 +56,8 @@ class ErrorCodes:
 
 def classified(code: str, message: str, *, codes: ErrorCodes, retry_after: float = 0.0) -> ProviderError:
     """Our error for a cloud's code. An unknown code is a plain `ProviderError`, which nothing retries."""
-    text = "; ".join(part for part in (f"{code}: {message}", codes.remedies.get(code, "")) if part)
+    remedy = codes.remedies.get(code, "")
+    text = f"{code}: {message.rstrip('. ')}; {remedy}" if remedy else f"{code}: {message}"
     if code in codes.throttled:
         return Throttled(text, retry_after=retry_after)
     for known, kind in (

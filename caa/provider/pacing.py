@@ -55,10 +55,11 @@ class Pacing:
         self._held_until = max(self._held_until, until)
         self._next = max(self._next, until)
 
-    async def call(self, attempt: Callable[[], Awaitable[T]], *, tries: int = 5) -> T:
+    async def call(self, attempt: Callable[[], Awaitable[T]], *, tries: int = 5, repeatable: bool = True) -> T:
         """Run `attempt` in turn, again after `ProviderUnavailable` up to `tries` times in all.
 
-        Only for calls that may be repeated: reads, deletes, and creates that carry an idempotency token.
+        Reads, deletes and creates with an idempotency token are `repeatable`; what is not is only sent again after
+        `Throttled`, when nothing was done.
         """
         pause = _FIRST_PAUSE
         for left in reversed(range(tries)):
@@ -70,7 +71,7 @@ class Pacing:
                     raise
                 self.hold(error.retry_after or pause)
             except ProviderUnavailable:
-                if not left:
+                if not left or not repeatable:
                     raise
                 await self._clock.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)

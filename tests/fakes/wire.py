@@ -7,6 +7,7 @@ says how a refusal of its looks.
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -84,6 +85,7 @@ class Wire:
     def __init__(self, service: Service, *, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.service = service
         self.journal: list[Noted] = []
+        self.mistakes: list[BaseException] = []
         self.ended = threading.Event()
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.wire = self
@@ -102,6 +104,8 @@ class Wire:
         self._thread.join()
         self._server.end_connections()
         self._server.server_close()
+        if self.mistakes:
+            raise self.mistakes[0]
 
     def calls(self, *, fault: str | None = None) -> list[str]:
         """The names of the calls so far, all or those with one fate."""
@@ -132,11 +136,16 @@ class _Server(ThreadingHTTPServer):
                 continue
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is no news."""
+        """A client that goes away is no news; a mistake of the fake fails the test at the end of the context."""
+        error = sys.exc_info()[1]
+        if error is not None and not isinstance(error, OSError | ValueError):
+            self.wire.mistakes.append(error)
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # headers and body in one packet: two of them wait 40 ms for each other
+    disable_nagle_algorithm = True
     server: _Server
 
     def setup(self) -> None:

@@ -116,3 +116,16 @@ async def test_creates_at_once_are_bounded() -> None:
 
     await asyncio.gather(*(create() for _ in range(10)))
     assert most == 2
+
+
+@pytest.mark.parametrize(("error", "count"), [(ProviderUnavailable("lost"), 1), (Throttled("slow"), 5)])
+async def test_what_may_not_be_repeated_is_repeated_only_when_nothing_was_done(error: Exception, count: int) -> None:
+    tried = []
+
+    async def attempt() -> None:
+        tried.append(1)
+        raise error
+
+    with pytest.raises(ProviderUnavailable):
+        await Pacing(RATE, FakeClock()).call(attempt, repeatable=False)
+    assert len(tried) == count
