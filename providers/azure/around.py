@@ -1,0 +1,197 @@
+"""What is asked once and kept: access, the catalogue, images, the key of administrators; and operations under way."""
+
+import asyncio
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from caa.config.load import Settings
+from caa.errors import Gone, InvalidRequest, Misconfigured
+from caa.model.instance import InstanceType
+from caa.provider.catalogue import Catalogue, Shelf
+from caa.provider.clock import Clock
+from caa.provider.rows import CATALOGUE_DIR, CATALOGUE_TTL, FALLBACK_TYPES
+from providers.azure import settings as rows
+from providers.azure import shapes, translate
+from providers.azure.client import Access, Arm
+
+_KEPT = 300.0  # seconds that images are believed
+_CLOUDS: Mapping[str, tuple[str, str]] = {
+    rows.PUBLIC: ("https://management.azure.com", "https://login.microsoftonline.com"),
+    rows.GOVERNMENT: ("https://management.usgovcloudapi.net", "https://login.microsoftonline.us"),
+    rows.CHINA: ("https://management.chinacloudapi.cn", "https://login.chinacloudapi.cn"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """How long to wait for the cloud and how often to look, in seconds."""
+
+    poll: float = 2.0
+    ready: float = 300.0
+    gone: float = 300.0
+    undo: float = 120.0
+    reserved: float = 200.0  # Azure keeps an interface for its lost VM for 180 s
+    again: float = 10.0  # between tries while it does
+    read_timeout: float = 30.0
+
+
+def access(values: Settings, waits: Waits) -> Access:
+    """How to reach Azure, by the settings."""
+    endpoint, authority = _CLOUDS[values[rows.CLOUD]]
+    return Access(
+        subscription=values[rows.SUBSCRIPTION],
+        endpoint=values[rows.ENDPOINT].rstrip("/") or endpoint,
+        authority=values[rows.AUTHORITY].rstrip("/") or authority,
+        scope=f"{endpoint}/.default",
+        client_id=values[rows.CLIENT_ID],
+        secret=values[rows.CLIENT_SECRET],
+        tenant=values[rows.TENANT_ID],
+        token_file=values[rows.TOKEN_FILE],
+        own_authority=bool(values[rows.AUTHORITY]) and values[rows.AUTHORITY].rstrip("/") != authority,
+        ca=values[rows.CA_BUNDLE],
+        read_timeout=waits.read_timeout,
+    )
+
+
+class Surroundings:
+    """What Azure knows about sizes and images, and what the node knows about keys."""
+
+    def __init__(self, arm: Arm, values: Settings, *, clock: Clock) -> None:
+        self._arm = arm
+        self._values = values
+        self._clock = clock
+        self._images: dict[str, tuple[float, shapes.Image]] = {}
+        self._key = ""
+        names = sorted(self.wanted_types())
+        where = f"{values[rows.SUBSCRIPTION]} {values[rows.REGION]} {values[rows.ENDPOINT]}"
+        shelf = Shelf(
+            path=values[CATALOGUE_DIR] / "azure.json",
+            ttl=values[CATALOGUE_TTL],
+            subject=f"azure {where} {' '.join(names)}",
+        )
+        self.catalogue = Catalogue(self._fetch, shelf, clock=clock)
+
+    def wanted_types(self) -> set[str]:
+        """Every size that settings name."""
+        values = self._values
+        return {values[rows.INSTANCE_SIZE], *values[rows.INSTANCE_SIZES], *values[FALLBACK_TYPES]}
+
+    async def image(self, name: str) -> shapes.Image:
+        """The image. Raises `InvalidRequest` when there is none."""
+        now = self._clock.now()
+        kept = self._images.get(name)
+        if kept is None or now - kept[0] > _KEPT:
+            kept = self._images[name] = (now, await self._ask_image(name))
+        return kept[1]
+
+    async def public_key(self) -> str:
+        """The administrator's key, or one whose private half is thrown away; made once."""
+        path = self._values[rows.SSH_KEY]
+        if path is not None:
+            return await asyncio.to_thread(_read_key, path)
+        if not self._key:
+            public = Ed25519PrivateKey.generate().public_key()
+            self._key = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+        return self._key
+
+    async def disk_zones(self, volumes: Sequence[str], vm: str) -> Mapping[str, str]:
+        """The zone of each volume, "" for none. Raises when one is not there or cannot be attached to `vm` now."""
+        return {
+            name: await self._disk_zone(name, group=group, disk=disk, vm=vm)
+            for name, (group, disk) in zip(volumes, translate.disks(volumes), strict=True)
+        }
+
+    async def _disk_zone(self, name: str, *, group: str, disk: str, vm: str) -> str:
+        try:
+            found = await self._arm.read("compute.disks.get", group, disk)
+        except Gone as error:
+            raise InvalidRequest(f"the pod's volume {name} does not exist: {error}") from error
+        return shapes.refuse_busy_disk(found, name=name, region=self._values[rows.REGION], vm=vm)
+
+    async def _fetch(self) -> Sequence[InstanceType]:
+        """One listing for all sizes; unknown ones are left out, `check` names them."""
+        region, wanted = self._values[rows.REGION], {one.lower() for one in self.wanted_types()}
+        found = await self._arm.pages("compute.resource_skus.list", filter=f"location eq '{region}'")
+        types = [shapes.instance_type(one, region) for one in found if str(one.get("name")).lower() in wanted]
+        return [one for one in types if one is not None]
+
+    async def _ask_image(self, name: str) -> shapes.Image:
+        parts = name.strip("/").split("/")
+        try:
+            if parts[0].lower() == "communitygalleries":
+                found = await self._arm.read("compute.community_gallery_images.get", self._region, parts[1], parts[3])
+            elif parts[0].lower() == "sharedgalleries":
+                found = await self._arm.read("compute.shared_gallery_images.get", self._region, parts[1], parts[3])
+            elif parts[6].lower() == "galleries":
+                found = await self._arm.read("compute.gallery_images.get", parts[3], parts[7], parts[9])
+            else:
+                found = await self._arm.read("compute.images.get", parts[3], parts[7])
+                return shapes.image(name, found, gallery=False)
+        except Gone as error:
+            raise InvalidRequest(f"the image {name} is not there: {error}; set AZURE_IMAGE_ID") from error
+        return shapes.image(name, found, gallery=True)
+
+    @property
+    def _region(self) -> str:
+        return self._values[rows.REGION]
+
+
+class Operations:
+    """Tokens of long-running operations by VM, on disk, so that a restarted node goes on waiting for what it began."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def keep(self, operation: str, vm: str, *, token: str) -> None:
+        """Remember it; nothing without a token."""
+        if token:
+            await asyncio.to_thread(self._write, self._path(operation, vm), token)
+
+    async def token(self, operation: str, vm: str) -> str:
+        """The token, "" for none."""
+        return await asyncio.to_thread(self._read, self._path(operation, vm))
+
+    async def forget(self, vm: str) -> None:
+        """The VM is made, or gone."""
+        for operation in (CREATE, DELETE):
+            await asyncio.to_thread(self._path(operation, vm).unlink, missing_ok=True)
+
+    def _path(self, operation: str, vm: str) -> Path:
+        return self._folder / f"{sha256(f'{operation} {vm.lower()}'.encode()).hexdigest()[:32]}.token"
+
+    def _write(self, path: Path, token: str) -> None:
+        """Only its owner may read it: the operation's URL is signed."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fresh = path.with_suffix(".new")
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(token)
+        fresh.replace(path)
+
+    @staticmethod
+    def _read(path: Path) -> str:
+        try:
+            return path.read_text()
+        except FileNotFoundError:
+            return ""
+
+
+CREATE, DELETE = "compute.virtual_machines.begin_create_or_update", "compute.virtual_machines.begin_delete"
+
+
+def _read_key(path: Path) -> str:
+    try:
+        mode, text = stat.S_IMODE(path.stat().st_mode), path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"--ssh-key-path: {path} cannot be read ({type(error).__name__})") from error
+    if mode != stat.S_IRUSR | stat.S_IWUSR:
+        raise Misconfigured(f"--ssh-key-path: {path} has mode {mode:04o}, it has to be 0600")
+    if not text.startswith(("ssh-rsa ", "ssh-ed25519 ")) or "\n" in text:
+        raise Misconfigured(f"--ssh-key-path: {path} is not one public key of type ssh-rsa or ssh-ed25519")
+    return text

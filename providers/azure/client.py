@@ -1,0 +1,316 @@
+"""The only file that imports Azure's SDK: calls paced and repeated, operations by token, every error translated."""
+
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from caa.errors import CredentialsError, ProviderError, ProviderUnavailable
+from caa.provider.capacity import classified
+from caa.provider.pacing import Pacing
+from caa.provider.waiting import to_the_end
+from providers.azure.codes import CODES
+
+T = TypeVar("T")
+
+Resource = Mapping[str, Any]  # in the shape of the REST API, camelCase
+
+_SERVER_ERROR, _TOO_MANY, _UNAUTHORISED, _FORBIDDEN, _EXISTS = 500, 429, 401, 403, 412
+_CONSOLE_LIMIT = 1 << 20
+_TEXT_LIMIT = 600  # characters of a cloud's words in an error
+_NETWORK = "if it stays so, see the node's network, its proxy and AZURE_RESOURCE_MANAGER_ENDPOINT"
+_KEYS = (
+    "set AZURE_CLIENT_ID, AZURE_CLIENT_SECRET and AZURE_TENANT_ID, or give the node or its service account an identity"
+)
+_STALE = ("InvalidAuthenticationToken", "ExpiredAuthenticationToken", "AuthenticationFailed", "no token")
+
+
+class Arm(Protocol):
+    """Azure Resource Manager as the driver sees it. Operations are named like `compute.virtual_machines.get`.
+
+    Raises `ProviderError` subclasses only.
+    """
+
+    async def read(self, operation: str, *where: str, **options: Any) -> Resource:
+        """One resource."""
+
+    async def pages(self, operation: str, *where: str, **options: Any) -> list[Resource]:
+        """Every resource of a listing, a call a page."""
+
+    async def begin(self, operation: str, *where: Any, only_new: bool = False, **options: Any) -> str:
+        """Begin a long-running operation; returns its token, "" when it was done at once. `only_new` changes nothing
+        that exists."""
+
+    async def outcome(self, operation: str, *where: Any, token: str) -> bool:
+        """Whether the operation of that token has succeeded; False while it runs. Raises what it failed with."""
+
+    async def fetch(self, url: str) -> bytes:
+        """What is behind a signed URL, its last MiB."""
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """How to reach Azure. `scope` is the audience of tokens; without secret and token file the SDK's chain is asked."""
+
+    subscription: str
+    endpoint: str
+    authority: str
+    scope: str
+    client_id: str = field(default="", repr=False)
+    secret: str = field(default="", repr=False)
+    tenant: str = field(default="", repr=False)
+    token_file: Path | None = None
+    own_authority: bool = False
+    ca: Path | None = None
+    connect_timeout: float = 5.0
+    read_timeout: float = 30.0
+
+
+class _Clients:
+    """The SDK's clients of one identity."""
+
+    def __init__(self, access: Access) -> None:
+        from azure.mgmt.compute.aio import ComputeManagementClient
+        from azure.mgmt.network.aio import NetworkManagementClient
+
+        self.credential = credential(access)
+        options: dict[str, Any] = {
+            "base_url": access.endpoint,
+            "credential_scopes": [access.scope],
+            "retry_total": 0,  # `Pacing` repeats, and counts every call
+            "connection_timeout": access.connect_timeout,
+            "read_timeout": access.read_timeout,
+            "connection_verify": str(access.ca) if access.ca else True,
+            "user_agent": "peerpods-caa",
+            "polling_interval": 1,
+        }
+        self.compute: Any = ComputeManagementClient(self.credential, access.subscription, **options)
+        self.network: Any = NetworkManagementClient(self.credential, access.subscription, **options)
+
+    def method(self, operation: str) -> Callable[..., Any]:
+        service, group, name = operation.split(".")
+        found: Callable[..., Any] = getattr(getattr(getattr(self, service), group), name)
+        return found
+
+    async def close(self) -> None:
+        for one in (self.compute, self.network, self.credential):
+            await one.close()
+
+
+class Sdk:
+    """`Arm` over the SDK's asynchronous clients. They are made with the first call, and again when Azure refuses our
+    token: secrets and token files may have been exchanged since."""
+
+    def __init__(self, access: Access, pacing: Pacing) -> None:
+        self._access = access
+        self._pacing = pacing
+        self._clients: _Clients | None = None
+        self._old: list[_Clients] = []
+
+    async def read(self, operation: str, *where: str, **options: Any) -> Resource:
+        async def once(clients: _Clients) -> Resource:
+            return _plain(await clients.method(operation)(*where, **options))
+
+        return await self._call(operation, once)
+
+    async def pages(self, operation: str, *where: str, **options: Any) -> list[Resource]:
+        found: list[Resource] = []
+        token: str | None = None
+        while True:
+            page, token = await self._page(operation, where, options=options, token=token)
+            found += page
+            if not token:
+                return found
+
+    async def begin(self, operation: str, *where: Any, only_new: bool = False, **options: Any) -> str:
+        from azure.core import MatchConditions
+
+        if only_new:
+            options["match_condition"] = MatchConditions.IfMissing
+
+        async def once(clients: _Clients) -> str:
+            poller = await clients.method(operation)(*where, **options)
+            return "" if poller.done() or poller.polling_method().finished() else str(poller.continuation_token())
+
+        async def whole(clients: _Clients) -> str:
+            return await to_the_end(once(clients))
+
+        return await self._call(operation, whole)
+
+    async def outcome(self, operation: str, *where: Any, token: str) -> bool:
+        async def once(clients: _Clients) -> bool:
+            poller = await clients.method(operation)(*where, continuation_token=token)
+            method = poller.polling_method()
+            if not method.finished():
+                await method.update_status()
+            if not method.finished():
+                return False
+            if method.status().lower() != "succeeded":
+                await poller.result()  # raises the operation's own error
+            return True
+
+        return await self._call(operation, once)
+
+    async def fetch(self, url: str) -> bytes:
+        """No token is sent: the URL is signed."""
+        return await translated("console", self._fetched(url))
+
+    async def _fetched(self, url: str) -> bytes:
+        from azure.core import AsyncPipelineClient
+        from azure.core.rest import HttpRequest
+
+        verify = str(self._access.ca) if self._access.ca else True
+        options = {"connection_verify": verify, "read_timeout": self._access.read_timeout}
+        async with AsyncPipelineClient("", policies=[], **options) as client:
+            answer = await client.send_request(HttpRequest("GET", url))
+            answer.raise_for_status()
+            log: bytes = answer.content
+            return log[-_CONSOLE_LIMIT:]
+
+    async def close(self) -> None:
+        """Let go of connections; a later call opens them again."""
+        clients, self._clients = self._clients, None
+        old, self._old = self._old, []
+        for one in [*old, *([clients] if clients else [])]:
+            await one.close()
+
+    async def _page(
+        self, operation: str, where: tuple[str, ...], *, options: Mapping[str, Any], token: str | None
+    ) -> tuple[list[Resource], str | None]:
+        async def once(clients: _Clients) -> tuple[list[Resource], str | None]:
+            pages = clients.method(operation)(*where, **options).by_page(continuation_token=token)
+            try:
+                page = await anext(pages)
+            except StopAsyncIteration:
+                return [], None
+            return [_plain(one) async for one in page], pages.continuation_token
+
+        return await self._call(operation, once)
+
+    async def _call(self, operation: str, once: Callable[[_Clients], Awaitable[T]]) -> T:
+        clients = self._ready()
+        try:
+            return await self._pacing.call(lambda: translated(operation, once(clients)))
+        except CredentialsError as error:
+            if not str(error).startswith(_STALE):
+                raise
+            if self._clients is clients:
+                self._old.append(clients)
+                self._clients = None
+        fresh = self._ready()
+        return await self._pacing.call(lambda: translated(operation, once(fresh)))
+
+    def _ready(self) -> _Clients:
+        if self._clients is None:
+            self._clients = _Clients(self._access)
+        return self._clients
+
+
+def credential(access: Access) -> Any:
+    """Who we are, as the SDK's object: a service principal, a workload identity, or whatever the SDK's chain finds."""
+    from azure.identity.aio import ClientSecretCredential, DefaultAzureCredential, WorkloadIdentityCredential
+
+    common: dict[str, Any] = {
+        "authority": access.authority,
+        "disable_instance_discovery": access.own_authority,
+        "connection_verify": str(access.ca) if access.ca else True,
+        "connection_timeout": access.connect_timeout,
+        "retry_total": 1,
+    }
+    if access.secret:
+        return ClientSecretCredential(access.tenant, access.client_id, access.secret, **common)
+    if access.token_file:
+        return WorkloadIdentityCredential(
+            tenant_id=access.tenant, client_id=access.client_id, token_file_path=str(access.token_file), **common
+        )
+    return DefaultAzureCredential(managed_identity_client_id=access.client_id or None, **common)
+
+
+def _plain(found: Any) -> Resource:
+    shaped: Resource = found.as_dict() if found is not None else {}
+    return shaped
+
+
+async def translated(operation: str, work: Awaitable[T]) -> T:
+    """The result of `work`, or our error for the SDK's."""
+    from azure.core.exceptions import AzureError
+
+    try:
+        return await work
+    except ProviderError:
+        raise
+    except AzureError as error:
+        raise of_error(operation, error) from None
+    except (OSError, TimeoutError) as error:
+        raise ProviderUnavailable(f"Azure {operation}: {type(error).__name__}; {_NETWORK}") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        # The SDK's own parsing of an answer that is not Azure's.
+        raise ProviderUnavailable(
+            f"Azure {operation}: the answer is not Azure's ({type(error).__name__}); {_NETWORK}"
+        ) from None
+
+
+def of_error(operation: str, error: Any) -> ProviderError:
+    """Our error for the SDK's: by Azure's code where there is one, else by the HTTP status, else no answer came."""
+    name = type(error).__name__
+    status = int(getattr(error, "status_code", None) or 0)
+    if name in ("CredentialUnavailableError", "ClientAuthenticationError") and _is_of_identity(error):
+        return CredentialsError(f"no token: {_short(error)}; {_KEYS}")
+    if name == "DecodeError":
+        return ProviderUnavailable(f"Azure {operation}: the answer is not Azure's; {_NETWORK}")
+    if not status:
+        return ProviderUnavailable(f"Azure {operation}: {_short(error)}; {_NETWORK}")
+    code, words = _code_of(error)
+    return _by_status(status, f"{words} ({operation})", code=code, retry_after=_seconds(error))
+
+
+def _by_status(status: int, message: str, *, code: str, retry_after: float) -> ProviderError:
+    if status == _TOO_MANY:
+        known = code if code in CODES.throttled else "TooManyRequests"
+        return classified(known, message, codes=CODES, retry_after=retry_after)
+    if status == _EXISTS:
+        code = "PreconditionFailed"
+    found = classified(code or f"HTTP {status}", message, codes=CODES, retry_after=retry_after)
+    if type(found) is not ProviderError:
+        return found
+    if status in (_UNAUTHORISED, _FORBIDDEN):
+        return CredentialsError(f"{found}; {_KEYS}")
+    if status >= _SERVER_ERROR or not code:
+        return ProviderUnavailable(f"{found}; {_NETWORK}")
+    return found
+
+
+def of_status(code: str, message: str) -> ProviderError:
+    """Our error for what an instance view or an operation says of a VM that failed."""
+    return classified(code, " ".join(message.split())[:_TEXT_LIMIT], codes=CODES)
+
+
+def _code_of(error: Any) -> tuple[str, str]:
+    """The innermost code that we know, with its words: Azure wraps some errors in others."""
+    found = getattr(error, "error", None)
+    code, words = str(getattr(found, "code", "") or ""), str(getattr(found, "message", "") or "")
+    known = CODES.capacity | CODES.quota | CODES.unauthorised | CODES.misconfigured | CODES.invalid | CODES.unavailable
+    for inner in getattr(found, "details", None) or ():
+        if code not in known and inner.code in known:
+            code, words = str(inner.code), str(inner.message or "")
+    return code, " ".join((words or str(getattr(error, "reason", ""))).split()).rstrip(". ")[:_TEXT_LIMIT]
+
+
+def _is_of_identity(error: Any) -> bool:
+    """Whether it came from whoever gives tokens, not from Resource Manager."""
+    url = getattr(getattr(getattr(error, "response", None), "request", None), "url", "")
+    return "/subscriptions/" not in str(url)
+
+
+def _short(error: Any) -> str:
+    return " ".join(str(getattr(error, "message", "") or error).split()).rstrip(". ")[:_TEXT_LIMIT]
+
+
+def _seconds(error: Any) -> float:
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    with contextlib.suppress(ValueError, TypeError):
+        return max(0.0, float(headers.get("Retry-After") or 0))
+    return 0.0  # a date
