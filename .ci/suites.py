@@ -53,7 +53,7 @@ LANES = (
     (Suite("functional", ("functional", "contract", "fakes"), 1200),),
 )
 # Whole pods have deadlines of their own and measure time: nothing runs beside them.
-ALONE = (Suite("e2e", ("e2e",), 1800), Suite("chaos", ("chaos",), 300))
+ALONE = (Suite("image", ("image",), 1800), Suite("e2e", ("e2e",), 1800), Suite("chaos", ("chaos",), 300))
 
 
 def holding_tests(suite: Suite) -> list[str]:

@@ -22,6 +22,7 @@ _LATE = (
     "runpy", "encodings.ascii", "encodings.idna", "encodings.latin_1", "encodings.utf_8_sig", "stringprep",
     "unicodedata", "concurrent.futures.thread", "traceback", "_strptime", "getopt", "hashlib", "hmac",
 )  # fmt: skip
+_OURS = ("caa", "podvm")
 _UNCHECKED = (1).to_bytes(4, "little")
 _LOOK = """
 import importlib, json, sys
@@ -36,10 +37,11 @@ print(json.dumps({name: file for name, file in files.items() if file}))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Python:
-    """An interpreter: its program, and the folders where its packages are."""
+    """An interpreter: its program, the folders where its packages are, whether its C libraries travel with it."""
 
     program: Path
     packages: tuple[Path, ...]
+    with_libraries: bool = True
 
     @property
     def version(self) -> str:
@@ -66,16 +68,19 @@ def _outside_of_environment() -> Path:
 def add(tree: Tree, python: Python, *, roots: Sequence[Path], programs: Iterable[str]) -> list[str]:
     """Put the interpreter and every module that `programs` import into the tree; the modules' names.
 
-    `roots` are the folders of our own code, which is left out: it is added by `add_sources`, whole.
+    `roots` are the folders of our own packages, which are left out: `add_sources` adds them, whole.
     """
     found = _imported(python, roots, programs=[*programs, *_LATE])
-    elf.add(tree, python.program, to=f"usr/bin/python{python.version}")
+    _add_program(tree, python, file=python.program, to=f"usr/bin/python{python.version}")
     tree.link("usr/bin/python3", f"python{python.version}")
     tree.folder(f"{python.library}/lib-dynload")  # the interpreter complains when it is missing
-    ours = tuple(f"{root}/" for root in roots)
-    names = sorted(name for name, file in found.items() if not file.startswith(ours))
+    names = sorted(name for name in found if name.split(".")[0] not in _OURS)
     for name in names:
-        _add_module(tree, Path(found[name]), to=_place(python.library, name, file=found[name]))
+        to = _place(python.library, name, file=found[name])
+        if found[name].endswith(".py"):
+            tree.file(f"{to}c", compiled(Path(found[name]).read_bytes(), f"/{to}", optimize=2))
+        else:
+            _add_program(tree, python, file=Path(found[name]), to=to)
     return names
 
 
@@ -118,8 +123,7 @@ def _place(library: str, name: str, *, file: str) -> str:
     return f"{library}/{'/'.join([*parts[:-1], path.name])}"
 
 
-def _add_module(tree: Tree, file: Path, *, to: str) -> None:
-    if file.suffix == ".py":
-        tree.file(f"{to}c", compiled(file.read_bytes(), f"/{to}", optimize=2))
-    else:
-        elf.add(tree, file, to=to)
+def _add_program(tree: Tree, python: Python, *, file: Path, to: str) -> None:
+    tree.file(to, elf.stripped(file), mode=0o755)
+    if python.with_libraries:
+        elf.add_libraries(tree, file)

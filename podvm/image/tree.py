@@ -1,9 +1,10 @@
-"""A file system as it will be, in memory: files, links, devices by path. Parents appear by themselves; pure."""
+"""A file system as it will be, in memory: files, links, devices by path. Parents appear by themselves."""
 
+import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from caa.errors import InvalidInput
 
@@ -46,6 +47,20 @@ class Tree:
         """Every entry, a parent before what is in it."""
         for path in sorted(self._entries, key=lambda one: one.split("/")):
             yield path, self._entries[path]
+
+    def write(self, to: Path) -> None:
+        """Make it below the folder `to`, without devices; every time is 0."""
+        for path, entry in self.entries():
+            place = to / path
+            if stat.S_ISDIR(entry.mode):
+                place.mkdir(parents=True, exist_ok=True)
+            elif stat.S_ISLNK(entry.mode):
+                place.symlink_to(entry.data.decode())
+            else:
+                place.write_bytes(entry.data)
+            if not stat.S_ISLNK(entry.mode):
+                place.chmod(stat.S_IMODE(entry.mode))
+            os.utime(place, (0, 0), follow_symlinks=False)
 
     def size(self) -> int:
         """The bytes of all files."""

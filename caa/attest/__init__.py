@@ -1,0 +1,1 @@
+"""What a verifier will see: digests and PCR predictions, functions of files' bytes. Pure."""
