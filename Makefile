@@ -6,7 +6,7 @@
 #   make cloud PROVIDER=aws       a fake cloud on the loopback until Ctrl-C; prints the settings that reach it
 #   make bench ARGS="--quick"     side-by-side benchmark of the data path, and hand-overs; --handover or --soak alone
 #   make chaos ARGS="--full"      kill and cut while pods work, count what they lose (root); --seed N, --report FILE.md
-#   make image ARGS="..."         the pod VM image; IMAGE=tiny: kernel and initramfs with a stand-in agent, for tests
+#   make image ARGS="--profile debug"   the pod VM image (root); IMAGE=tiny: kernel and initramfs for tests
 #   make clean                    removes all that the other targets made in this checkout
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -45,10 +45,13 @@ chaos:
 	@.ci/setup
 	@source .ci/env && .ci/as-root .venv/bin/python -m tests.chaos $(ARGS)
 
-image: setup
-	@source .ci/env && .venv/bin/python -m podvm.image $(IMAGE) $(ARGS)
+image:
+	@[ $(IMAGE) = tiny ] || .ci/as-root --check
+	@.ci/setup
+	@source .ci/env && $(if $(filter tiny,$(IMAGE)),,.ci/as-root) .venv/bin/python -m podvm.image $(IMAGE) $(ARGS)
 
 clean:
+	@[ ! -e .cache/image/trixie ] || .ci/as-root rm -rf .cache/image
 	@chmod -R u+w .cache 2>/dev/null || true
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info
 	rm -rf tests/bench/build tests/interop/build
