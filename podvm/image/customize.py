@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from caa.attest import pe
 from caa.errors import ConfigError
 from podvm.image import recipe, workshop
+from podvm.image.cache import locked
 from podvm.image.workshop import Workshop
 
 _CODE = Path(__file__).parents[2]
@@ -45,6 +46,11 @@ def customize(raw: Path, changes: Changes, *, cache: Path, to: Path) -> list[Pat
     """Write the changed image and its papers beside `to`; `raw` stays as it is. Raises `ConfigError`."""
     if not raw.is_file():
         raise ConfigError(f"there is no image {raw}")
+    with locked(cache):
+        return _customize(raw, changes, cache=cache, to=to)
+
+
+def _customize(raw: Path, changes: Changes, *, cache: Path, to: Path) -> list[Path]:
     work = cache / "work" / f"customize-{to.stem}"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)

@@ -13,6 +13,7 @@ from caa.attest import pcr
 from caa.errors import ConfigError
 from caa.userdata import initdata
 from podvm.image import bill, inputs, interpreter, workshop
+from podvm.image.cache import locked
 from podvm.image.inputs import Input
 from podvm.image.workshop import Workshop
 
@@ -62,6 +63,11 @@ class Wish:
 
 def build(wish: Wish, cache: Path, *, to: Path) -> list[Path]:
     """Build the image and its papers below `to`, and return them. Raises `ConfigError`, `Unavailable`."""
+    with locked(cache):
+        return _build(wish, cache, to=to)
+
+
+def _build(wish: Wish, cache: Path, *, to: Path) -> list[Path]:
     work = cache / "work" / wish.name
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from podvm.image import cpio, elf, interpreter, kernel
+from podvm.image.cache import locked
 from podvm.image.tree import Tree
 
 CMDLINE = (
@@ -51,7 +52,11 @@ class Tiny:
 
 def build(cache: Path, *, kernel_package: Path | None = None) -> Tiny:
     """Build it in `cache`/tiny; `kernel_package` replaces apt's. Raises `ConfigError`, `Unavailable`."""
-    package = kernel_package or kernel.fetch(cache / "kernel")
+    with locked(cache):
+        return _build(cache, kernel_package or kernel.fetch(cache / "kernel"))
+
+
+def _build(cache: Path, package: Path) -> Tiny:
     source = kernel.unpack(package, cache / "kernel")
     vmlinux = source.vmlinux()
     tree = _tree(source)

@@ -78,11 +78,12 @@ def test_a_policy_names_every_request_of_the_agent(policy):
     assert allowed == ({"SetPolicyRequest"} if "closed" in str(policy) else set(named))
 
 
-def test_no_unit_of_systemd_may_extend_a_pcr():
-    text = (RECIPE / "mkosi.conf").read_text()
-    masked = set(re.findall(r"systemd\.mask=(systemd-(?:pcr|tpm2)\S+)", text))
-    assert {"systemd-pcrphase.service", "systemd-pcrphase-initrd.service", "systemd-pcrphase-sysinit.service"} <= masked
-    assert {"systemd-pcrmachine.service", "systemd-pcrfs-root.service"} <= masked
+@pytest.mark.parametrize("image", [RECIPE, RECIPE / "mkosi.images/initrd"])
+def test_no_unit_of_systemd_may_extend_a_pcr(image):
+    masked = {link.name for link in (image / "mkosi.extra/etc/systemd/system").iterdir()}
+    assert all(str(link.readlink()) == "/dev/null" for link in (image / "mkosi.extra/etc/systemd/system").iterdir())
+    phases = {f"systemd-pcrphase{suffix}.service" for suffix in ("", "-initrd", "-sysinit")}
+    assert phases | {"systemd-pcrmachine.service", "systemd-pcrfs-root.service", "systemd-tpm2-setup.service"} <= masked
 
 
 @pytest.mark.parametrize("profile", ["production", "byom"])
