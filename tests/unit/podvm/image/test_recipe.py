@@ -86,6 +86,14 @@ def test_no_unit_of_systemd_may_extend_a_pcr(image):
     assert phases | {"systemd-pcrmachine.service", "systemd-pcrfs-root.service", "systemd-tpm2-setup.service"} <= masked
 
 
+def test_the_agent_waits_for_all_that_must_be_there_and_dies_without_it():
+    unit = (RECIPE / "mkosi.extra/usr/lib/systemd/system/kata-agent.service").read_text()
+    for name in ("process-user-data.service", "scratch-storage.service"):
+        assert re.search(rf"^Requires=.*\b{name}", unit, re.MULTILINE)
+        assert re.search(rf"^After=.*\b{name}", unit, re.MULTILINE)
+    assert "FailureAction=poweroff" in unit
+
+
 @pytest.mark.parametrize("profile", ["production", "byom"])
 def test_nobody_gets_a_shell(profile):
     text = (RECIPE / "mkosi.profiles" / profile / "mkosi.conf").read_text()
