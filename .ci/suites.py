@@ -49,11 +49,12 @@ LANES = (
         Suite("lint", (), 300),
         Suite("unit", ("unit", "architecture"), 600),
         Suite("interop", ("interop",), 900),
+        Suite("image", ("image",), 1800),  # builds pod VM images, on one core
     ),
     (Suite("functional", ("functional", "contract", "fakes"), 1200),),
 )
 # Whole pods have deadlines of their own and measure time: nothing runs beside them.
-ALONE = (Suite("image", ("image",), 1800), Suite("e2e", ("e2e",), 1800), Suite("chaos", ("chaos",), 300))
+ALONE = (Suite("e2e", ("e2e",), 1800), Suite("chaos", ("chaos",), 300))
 
 
 def holding_tests(suite: Suite) -> list[str]:
