@@ -23,6 +23,7 @@ class Tee(StrEnum):
     """Trusted execution environments."""
 
     NONE = "none"
+    SEV = "sev"  # memory encryption without integrity: Google Cloud only
     SNP = "snp"
     TDX = "tdx"
     SE = "se"

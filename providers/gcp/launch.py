@@ -1,0 +1,205 @@
+"""One launch and one removal: the calls in their order, each find-able again after a lost answer."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from caa.errors import Gone, InvalidRequest, Misconfigured, ProviderError, ProviderUnavailable, Throttled
+from caa.model.instance import Instance, InstanceState
+from caa.provider.capacity import Place
+from caa.provider.clock import Clock
+from caa.provider.rows import USE_PUBLIC_IP
+from caa.provider.waiting import Lookout, all_or_nothing, until
+from providers.gcp import shapes, translate
+from providers.gcp.client import Gce, failed
+from providers.gcp.codes import EXISTS
+from providers.gcp.surroundings import Waits
+
+_GENERATIONS = 5  # of one sandbox's name; each one is an instance that was made and ended
+_BATCH = 50  # names in a filter
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What is known of a launch that may have to be undone."""
+
+    asked: bool = False  # something may have been made
+    ended: bool = False  # the operation did, so what it left is to be seen at once
+
+
+class Fleet:
+    """Instances by name, many in one call and in all zones; making one; removing one."""
+
+    def __init__(self, gce: Gce, clock: Clock, *, waits: Waits) -> None:
+        self._gce = gce
+        self._clock = clock
+        self._waits = waits
+        self._instances = Lookout(lambda names: self._look("Instances", names), clock=clock, every=waits.find)
+        self._polled = Lookout(lambda names: self._look("Instances", names), clock=clock, every=waits.poll)
+        self._disks = Lookout(lambda names: self._look("Disks", names), clock=clock, every=waits.find)
+
+    async def launch(self, plan: translate.Plan, place: Place) -> Instance:
+        """Make the pod VM in this place, all or nothing."""
+        attempt = _Attempt()
+        return await all_or_nothing(
+            self._whole(plan, place, attempt=attempt), lambda: self._undo(plan, attempt), budget=self._waits.undo
+        )
+
+    async def existing(self, plan: translate.Plan) -> shapes.Reply | None:
+        """A living instance that was made for this very sandbox before. One that has ended is removed first."""
+        name = plan.request.name
+        found = (await self.see(name)) or []
+        if not found:
+            return None
+        mine = [one for one in found if _belongs(one, plan)]
+        if not mine:
+            raise InvalidRequest(f"an instance {name} exists and is not ours: remove it, or rename it")
+        living = [one for one in mine if shapes.state(one) is not InstanceState.STOPPED]
+        if not living:
+            await self.remove(name)
+        return living[0] if living else None
+
+    async def ready(self, plan: translate.Plan) -> Instance:
+        """The instance, as soon as it runs and has an address."""
+        public, name = plan.settings[USE_PUBLIC_IP], plan.request.name
+
+        async def look() -> Instance | None:
+            found = next((one for one in await self.see(name) or () if _belongs(one, plan)), None)
+            if found is not None and shapes.state(found) is InstanceState.STOPPED:
+                told = found.get("statusMessage") or f"it is {found.get('status')}"
+                raise ProviderError(f"the instance {name} ended before it was ready; Compute Engine says: {told}")
+            made = shapes.instance(found, public=public) if found is not None else None
+            return made if made is not None and made.addresses else None
+
+        what = f"the instance {name} has an address"
+        return await until(look, clock=self._clock, limit=self._waits.address, every=self._waits.poll, what=what)
+
+    async def see(self, name: str) -> list[shapes.Reply] | None:
+        """The instances of this name, one a zone; None when there is none. Shares the call with others."""
+        return await self._instances.see(name)
+
+    async def remove(self, name: str) -> None:
+        """Delete, and return when instance and root disk are gone."""
+        if found := await self.see(name):
+            await asyncio.gather(*(self._delete("Instances", one) for one in found))
+            await until(
+                lambda: self._is_gone(name),
+                clock=self._clock,
+                limit=self._waits.gone,
+                every=0,
+                what=f"the instance {name} is gone",
+            )
+        await self.remove_disks(name)
+
+    async def remove_disks(self, name: str) -> None:
+        """Root disks of ours that nothing uses; a failed insert, or one cut short, may leave them."""
+        left = [one for one in await self._disks.see(name) or () if shapes.owned(one) and not one.get("users")]
+        if left:
+            await asyncio.gather(*(self._delete("Disks", one) for one in left))
+            what = f"the disk {name} is gone"
+            await until(
+                lambda: self._disk_is_gone(name),
+                clock=self._clock,
+                limit=self._waits.gone,
+                every=self._waits.poll,
+                what=what,
+            )
+
+    async def listed(self, service: str, wanted: str) -> list[shapes.Reply]:
+        """Everything that a filter selects, in all zones."""
+        return shapes.scoped(await self._gce.pages(service, "aggregated_list", filter=wanted), service.lower())
+
+    async def _whole(self, plan: translate.Plan, place: Place, *, attempt: _Attempt) -> Instance:
+        for generation in range(_GENERATIONS):
+            operation = await self._insert(plan, place, generation=generation, attempt=attempt)
+            if operation:
+                done = await self._done(place.zone, operation, what=plan.request.name)
+                attempt.ended = True
+                if error := failed("Instances.insert", done):
+                    raise error
+            if operation == "" or await self._seen(plan.request.name):
+                return await self.ready(plan)
+        raise ProviderError(f"{plan.request.name} was made and removed {_GENERATIONS} times: stop and start the pod")
+
+    async def _insert(self, plan: translate.Plan, place: Place, *, generation: int, attempt: _Attempt) -> str:
+        """The operation's name; "" when an instance of ours is there already."""
+        made = translate.body(plan, place)
+        key = translate.request_id(plan, place, generation=generation)
+        attempt.asked, attempt.ended = True, False
+        try:
+            found = await self._gce.call("Instances", "insert_unary", zone=place.zone, body=made, request_id=key)
+        except ProviderError as error:
+            if isinstance(error, ProviderUnavailable) and not isinstance(error, Throttled):
+                raise
+            if str(error).startswith(EXISTS) and await self.existing(plan):
+                return ""
+            attempt.asked = False
+            if isinstance(error, Gone):
+                told = "see GCP_NETWORK, GCP_SUBNETWORK, GCP_DISK_TYPE, the machine type and the zone"
+                raise Misconfigured(f"{error}; {told}") from error
+            raise
+        return shapes.operation(found)
+
+    async def _done(self, zone: str, operation: str, *, what: str) -> shapes.Reply:
+        """The operation when it has ended, well or not. One long call waits; a lost answer of it means: ask again."""
+
+        async def look() -> shapes.Reply | None:
+            try:
+                found = await self._gce.call("ZoneOperations", "wait", tries=1, zone=zone, operation=operation)
+            except ProviderUnavailable:
+                return None
+            return found if found.get("status") == "DONE" else None
+
+        return await until(
+            look,
+            clock=self._clock,
+            limit=self._waits.running,
+            every=self._waits.poll,
+            what=f"the instance {what} is made",
+        )
+
+    async def _seen(self, name: str) -> bool:
+        """Whether the instance of a finished operation exists: a repeated request id tells of one long gone."""
+        for _ in range(self._waits.looks):
+            if await self.see(name):
+                return True
+            await self._clock.sleep(self._waits.poll / 4)
+        return False
+
+    async def _undo(self, plan: translate.Plan, attempt: _Attempt) -> None:
+        """Remove what was made; after a lost answer a new instance may stay unseen for some seconds."""
+        if not attempt.asked:
+            return
+        for _ in range(1 if attempt.ended else self._waits.looks):
+            if await self.see(plan.request.name):
+                break
+            await self._clock.sleep(0 if attempt.ended else self._waits.poll)
+        await self.remove(plan.request.name)
+
+    async def _delete(self, service: str, found: shapes.Reply) -> None:
+        key = {"Instances": "instance", "Disks": "disk"}[service]
+        parameters: dict[str, Any] = {"zone": shapes.zone(found), key: str(found["name"])}
+        try:
+            await self._gce.call(service, "delete_unary", **parameters)
+        except Gone:
+            return
+
+    async def _is_gone(self, name: str) -> bool | None:
+        return (await self._polled.see(name)) is None or None
+
+    async def _disk_is_gone(self, name: str) -> bool | None:
+        return (await self._disks.see(name)) is None or None
+
+    async def _look(self, service: str, names: frozenset[str]) -> Mapping[str, list[shapes.Reply]]:
+        wanted, found = sorted(names), dict[str, list[shapes.Reply]]()
+        for at in range(0, len(wanted), _BATCH):
+            filtered = " OR ".join(translate.quoted("name", one) for one in wanted[at : at + _BATCH])
+            for one in await self.listed(service, filtered):
+                found.setdefault(str(one["name"]), []).append(one)
+        return found
+
+
+def _belongs(found: shapes.Reply, plan: translate.Plan) -> bool:
+    owned = shapes.owned(found)
+    return owned is not None and (owned.owner, owned.sandbox) == (plan.request.owner, plan.request.sandbox)

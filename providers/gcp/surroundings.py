@@ -1,0 +1,180 @@
+"""What is asked once and kept: the catalogue, images, CPU platforms of zones, resource-manager tags."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from caa.config.load import Settings
+from caa.errors import CredentialsError, Gone, InvalidRequest, Misconfigured
+from caa.model.instance import InstanceType
+from caa.provider.catalogue import Catalogue, Shelf
+from caa.provider.clock import Clock
+from caa.provider.requests import IMAGE_ANNOTATION
+from caa.provider.rows import CATALOGUE_DIR, CATALOGUE_TTL, FALLBACK_TYPES, FALLBACK_ZONES, TAGS
+from providers.gcp import settings as rows
+from providers.gcp import shapes
+from providers.gcp.client import Gce
+from providers.gcp.translate import image_path, quoted
+
+T = TypeVar("T")
+
+_KEPT = 300.0  # seconds that images, platforms and tags are believed
+_BATCH = 50  # names in a filter; a URL may not get too long
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """How long to wait for the cloud and how often to look, in seconds."""
+
+    poll: float = 1.0
+    find: float = 0.1  # creates within it look for an older instance of theirs together
+    running: float = 300.0
+    address: float = 120.0
+    gone: float = 300.0
+    undo: float = 120.0
+    looks: int = 10  # for what a lost answer may have made
+    read_timeout: float = 30.0
+    long_poll: float = 60.0  # of one call of zoneOperations.wait, which the API holds for up to two minutes
+
+
+class Kept(Generic[T]):
+    """Answers that are believed for a while; two that ask at once ask together."""
+
+    def __init__(self, ask: Callable[[str], Awaitable[T]], clock: Clock) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._known: dict[str, tuple[float, asyncio.Future[T]]] = {}
+
+    async def get(self, name: str) -> T:
+        now = self._clock.now()
+        kept = self._known.get(name)
+        stale = kept is None or now - kept[0] > _KEPT
+        if kept is None or stale or (kept[1].done() and (kept[1].cancelled() or kept[1].exception() is not None)):
+            kept = self._known[name] = (now, asyncio.ensure_future(self._ask(name)))
+        return await asyncio.shield(kept[1])
+
+
+class Surroundings:
+    """What Google knows about images, types, zones and tags."""
+
+    def __init__(self, gce: Gce, values: Settings, *, clock: Clock) -> None:
+        self._gce = gce
+        self._values = values
+        self._images = Kept(self._fetch_image, clock)
+        self._platforms = Kept(self._fetch_platforms, clock)
+        self._tags = Kept(self._fetch_tag, clock)
+        names, zones = sorted(self.wanted_types()), self.zones()
+        project, endpoint = values[rows.PROJECT], values[rows.COMPUTE_ENDPOINT]
+        gpus = sorted(values[rows.ACCELERATORS].items())
+        shelf = Shelf(
+            path=values[CATALOGUE_DIR] / "gcp.json",
+            ttl=values[CATALOGUE_TTL],
+            subject=f"gcp {project} {endpoint} {' '.join(zones)} {' '.join(names)} {gpus}",
+        )
+        self.catalogue = Catalogue(lambda: self.fetch_types(names, zones), shelf, clock=clock)
+
+    def zones(self) -> list[str]:
+        """The zones to try, in order."""
+        return list(dict.fromkeys([self._values[rows.ZONE], *self._values[FALLBACK_ZONES]]))
+
+    def wanted_types(self) -> set[str]:
+        """Every type that settings name."""
+        values = self._values
+        return {values[rows.MACHINE_TYPE], *values[rows.MACHINE_TYPES], *values[FALLBACK_TYPES]}
+
+    async def fetch_types(self, names: Sequence[str], zones: Sequence[str]) -> Sequence[InstanceType]:
+        """The types that exist in our zones; unknown ones are left out, `check` names them."""
+        by_zone = await asyncio.gather(*(self._types_of_zone(names, zone) for zone in zones))
+        found: dict[str, shapes.Reply] = {}
+        where: dict[str, list[str]] = {}
+        for zone, lines in zip(zones, by_zone, strict=True):
+            for one in lines:
+                found.setdefault(str(one["name"]), one)
+                where.setdefault(str(one["name"]), []).append(zone)
+        gpus = shapes.accelerators(self._values[rows.ACCELERATORS])
+        return [shapes.machine_type(one, where[name], gpus=gpus.get(name, ("", 0))[1]) for name, one in found.items()]
+
+    async def image(self, name: str) -> shapes.Image:
+        """The image. Raises `InvalidRequest` when there is none."""
+        return await self._images.get(name)
+
+    async def platforms(self, zone: str) -> frozenset[str]:
+        """The CPU platforms that a zone has."""
+        return await self._platforms.get(zone)
+
+    async def tags(self) -> Mapping[str, str]:
+        """The resource-manager tags of TAGS by their ids; without TAGS nobody is asked."""
+        wanted = [f"{key}={value}" for key, value in self._values[TAGS].items()]
+        return dict(await asyncio.gather(*(self._tags.get(one) for one in wanted)))
+
+    async def refuse_busy(self, volumes: Sequence[str]) -> None:
+        """Raise `InvalidRequest` when one of the disks cannot be attached now."""
+        await asyncio.gather(*(self._refuse_busy(one) for one in volumes))
+
+    async def _types_of_zone(self, names: Sequence[str], zone: str) -> list[shapes.Reply]:
+        found: list[shapes.Reply] = []
+        for at in range(0, len(names), _BATCH):
+            wanted = " OR ".join(quoted("name", one) for one in names[at : at + _BATCH] if "-custom-" not in one)
+            if wanted:
+                pages = await self._gce.pages("MachineTypes", "list", zone=zone, filter=wanted)
+                found += [one for page in pages for one in page.get("items") or ()]
+        custom = (self._custom_type(one, zone) for one in names if "-custom-" in one)
+        return [*found, *(one for one in await asyncio.gather(*custom) if one)]
+
+    async def _custom_type(self, name: str, zone: str) -> shapes.Reply:
+        """Custom types are in no list, yet each can be asked for."""
+        try:
+            return await self._gce.call("MachineTypes", "get", zone=zone, machine_type=name)
+        except (Gone, InvalidRequest):
+            return {}
+
+    async def _fetch_image(self, name: str) -> shapes.Image:
+        path = image_path(name, self._values[rows.PROJECT])
+        project, last = path.split("/")[1], path.rpartition("/")[2]
+        try:
+            if "/images/family/" in path:
+                found = await self._gce.call("Images", "get_from_family", project=project, family=last)
+            else:
+                found = await self._gce.call("Images", "get", project=project, image=last)
+        except Gone as error:
+            raise InvalidRequest(f"{error}; set PODVM_IMAGE_NAME, or the annotation {IMAGE_ANNOTATION}") from error
+        return shapes.image(found, path)
+
+    async def _fetch_platforms(self, zone: str) -> frozenset[str]:
+        try:
+            found = await self._gce.call("Zones", "get", zone=zone)
+        except Gone as error:
+            raise Misconfigured(f"{error}; see GCP_ZONE and FALLBACK_ZONES") from error
+        return frozenset(map(str, found.get("availableCpuPlatforms") or ()))
+
+    async def _fetch_tag(self, written: str) -> tuple[str, str]:
+        key, _, value = written.partition("=")
+        if key.startswith("tagKeys/"):
+            return key, value
+        name = f"{key if '/' in key else f'{self._values[rows.PROJECT]}/{key}'}/{value}"
+        try:
+            found = await self._gce.resource_manager("tagValues/namespaced", name=name)
+        except (Gone, CredentialsError) as error:
+            raise Misconfigured(
+                f"{error}; TAGS names the resource-manager tag {name}: make it, or take it out of TAGS, or give "
+                "the node's service account roles/resourcemanager.tagUser"
+            ) from error
+        return str(found.get("parent", "")), str(found.get("name", ""))
+
+    async def _refuse_busy(self, path: str) -> None:
+        parts = shapes.path_of(path).split("/")
+        regional = parts[2] == "regions"
+        where: dict[str, Any] = {"region": parts[3]} if regional else {"zone": parts[3]}
+        try:
+            service = "RegionDisks" if regional else "Disks"
+            found = await self._gce.call(service, "get", project=parts[1], disk=parts[5], **where)
+        except Gone as error:
+            raise InvalidRequest(f"{error}; the volume behind the pod's claim does not exist") from error
+        if found.get("status", "READY") != "READY" or found.get("users"):
+            raise InvalidRequest(f"the volume {path} of the pod is attached elsewhere or not ready: wait, or free it")
+
+
+def volume_places(volumes: Iterable[str], zone: str) -> bool:
+    """Whether disks at these paths can be attached in this zone."""
+    return all(shapes.path_of(one).split("/")[3] in (zone, zone.rpartition("-")[0]) for one in volumes)

@@ -1,0 +1,220 @@
+"""Compute Engine and Resource Manager with all that a pod VM touches: requests in, a world that changes, a ledger."""
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tests.fakes.faults import Fault, Faults
+from tests.fakes.gcp.api import Called, called, problems
+from tests.fakes.gcp.identity import EMAIL, Identity
+from tests.fakes.gcp.model import Cloud, Operation
+from tests.fakes.gcp.role import Role
+from tests.fakes.gcp.rules import Refused, invalid, not_found, refuse_request_id
+from tests.fakes.wire import Reply, Request
+
+_LONGEST_WAIT = 120.0  # of zoneOperations.wait, as the API has it
+_TERM = re.compile(r'\((name|labels\.[a-z0-9_-]+) = "([^"]*)"\)')
+_REFUSALS: Mapping[Fault, tuple[int, str, str]] = {
+    Fault.THROTTLED: (403, "rateLimitExceeded", "Quota exceeded for quota metric 'Queries' per minute"),
+    Fault.UNAUTHORISED: (403, "forbidden", "Required 'compute.something' permission for 'projects/demo-project'"),
+    Fault.CAPACITY: (503, "ZONE_RESOURCE_POOL_EXHAUSTED", "The zone does not have enough resources available"),
+    Fault.QUOTA: (403, "quotaExceeded", "Quota 'CPUS' exceeded. Limit: 24.0 in region europe-west3"),
+}
+
+
+class GoogleCloud:
+    """A `Service` for `tests.fakes.wire`. `cloud` is the world, `identity` who may ask, `role` what they may do."""
+
+    def __init__(self) -> None:
+        self.faults = Faults()
+        self.cloud = Cloud(self.faults)
+        self.identity = Identity()
+        self.role = Role.of_page()
+
+    def call_of(self, request: Request) -> str:
+        """The id of the call in Google's description; "" for tokens, which faults leave alone."""
+        if found := called(request.method, request.path):
+            return found.name
+        if request.path == "/v3/tagValues/namespaced":
+            return "tagValues.namespaced"
+        return "projects.testIamPermissions" if request.path.endswith(":testIamPermissions") else ""
+
+    def answer(self, request: Request) -> Reply:
+        """Do it."""
+        if found := self.identity.answer(request):
+            return found
+        if not self.identity.knows(request):
+            words = "Request had invalid authentication credentials."
+            return _error(Refused(401, "authError", words))
+        try:
+            return _json(200, self._answer(request))
+        except Refused as refused:
+            return _error(refused)
+
+    def refusal(self, fault: Fault, request: Request) -> Reply:
+        """No room is told by an operation that fails, all else at once."""
+        found = called(request.method, request.path)
+        if fault is Fault.CAPACITY and found and found.name == "instances.insert":
+            return _json(200, self.cloud.no_room(found.parts["zone"], json.loads(request.body)["name"]).reply(EMAIL))
+        error = _error(Refused(*_REFUSALS[fault]))
+        if fault is Fault.THROTTLED and self.faults.retry_after:
+            return Reply(status=error.status, body=error.body, headers={"Retry-After": str(self.faults.retry_after)})
+        return error
+
+    def _answer(self, request: Request) -> Mapping[str, Any]:
+        body = json.loads(request.body) if request.body else None
+        if request.path.startswith("/v3/"):
+            return self._resource_manager(request, body)
+        found = called(request.method, request.path)
+        if found is None:
+            raise Refused(404, "notFound", f"no such call: {request.method} {request.path}")
+        query = {key: value for key, value in request.query.items() if key != "$alt"}
+        if wrong := list(problems(found, query, body)):
+            raise Refused(400, "badRequest", wrong[0])
+        if found.parts.get("project") not in ("demo-project", "image-project"):
+            raise not_found(f"projects/{found.parts.get('project')}")
+        self._refuse_unlisted(found.name, body or {})
+        handler = getattr(self, "_" + found.name.replace(".", "_"), None)
+        if handler is None:
+            raise Refused(501, "notImplemented", f"the fake does not have {found.name}")
+        self.cloud.settle()
+        answer: Mapping[str, Any] = handler(found, query, body)
+        return answer
+
+    def _refuse_unlisted(self, name: str, body: Mapping[str, Any]) -> None:
+        if missing := self.role.missing(name, body):
+            raise Refused(403, "forbidden", f"Required '{missing[0]}' permission for 'projects/demo-project'")
+
+    def _resource_manager(self, request: Request, body: Any) -> Mapping[str, Any]:
+        if request.path.endswith(":testIamPermissions"):
+            return {"permissions": self.role.granted(body["permissions"])}
+        self._refuse_unlisted("tagValues.namespaced", {})
+        found = self.cloud.tags.get(request.query.get("name", ""))
+        if found is None:
+            raise Refused(403, "forbidden", "Permission denied on the tag value, or it does not exist")
+        return {"name": found[1], "parent": found[0], "shortName": request.query["name"].rpartition("/")[2]}
+
+    def _instances_insert(self, call: Called, query: Mapping[str, str], body: dict[str, Any]) -> Mapping[str, Any]:
+        key = query.get("requestId", "")
+        if key:
+            refuse_request_id(key)
+        operation = self.cloud.replay(key) or self.cloud.insert(call.parts["zone"], body, key)
+        return operation.reply(EMAIL)
+
+    def _instances_delete(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        return self.cloud.delete(call.parts["zone"], call.parts["instance"]).reply(EMAIL)
+
+    def _instances_get(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        return self.cloud.instance(call.parts["zone"], call.parts["instance"])
+
+    def _instances_aggregatedList(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        return self._aggregated("instances", self.cloud.visible_instances(), query)
+
+    def _instances_getSerialPortOutput(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        self.cloud.instance(call.parts["zone"], call.parts["instance"])
+        return {"kind": "compute#serialPortOutput", "contents": "Linux version 6.1\n", "start": "0", "next": "18"}
+
+    def _disks_aggregatedList(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        return self._aggregated("disks", self.cloud.visible_disks(), query)
+
+    def _disks_get(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        return self.cloud.disk(call.parts["zone"], call.parts["disk"])
+
+    def _disks_delete(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        return self.cloud.delete_disk(call.parts["zone"], call.parts["disk"]).reply(EMAIL)
+
+    def _zoneOperations_get(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        return self._operation(call).reply(EMAIL)
+
+    def _zoneOperations_wait(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        operation, end = self._operation(call), time.monotonic() + _LONGEST_WAIT
+        while not operation.done and time.monotonic() < end and not self.cloud.over.is_set():
+            time.sleep(0.005)
+            self.cloud.settle()
+        return operation.reply(EMAIL)
+
+    def _machineTypes_list(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        found = [one for one in self.cloud.machine_types(call.parts["zone"]) if _selects(query.get("filter", ""), one)]
+        return {"kind": "compute#machineTypeList", "items": found}
+
+    def _machineTypes_get(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        return self.cloud.machine_type(call.parts["zone"], call.parts["machineType"])
+
+    def _images_get(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        return self.cloud.image(f"projects/{call.parts['project']}/global/images/{call.parts['image']}")
+
+    def _images_getFromFamily(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        return self.cloud.image(f"projects/{call.parts['project']}/global/images/family/{call.parts['family']}")
+
+    def _zones_get(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        zone = call.parts["zone"]
+        if zone not in self.cloud.zones:
+            raise not_found(f"projects/demo-project/zones/{zone}")
+        return {"name": zone, "availableCpuPlatforms": self.cloud.zones[zone]}
+
+    def _regions_get(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        quotas = [{"metric": one, "limit": 100.0, "usage": 4.0} for one in ("INSTANCES", "CPUS")]
+        return {"name": call.parts["region"], "quotas": quotas}
+
+    def _subnetworks_get(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        path = f"projects/{call.parts['project']}/regions/{call.parts['region']}/subnetworks/{call.parts['subnetwork']}"
+        if path not in self.cloud.subnetworks:
+            raise not_found(path)
+        found: dict[str, Any] = {"name": call.parts["subnetwork"], "ipCidrRange": "10.1.0.0/24"}
+        if query.get("views") == "WITH_UTILIZATION":
+            free = [{"totalFreeIp": str(self.cloud.free_addresses), "totalAllocatedIp": "3"}]
+            found["utilizationDetails"] = {"ipv4Utilizations": free}
+        return found
+
+    def _networks_getEffectiveFirewalls(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        path = f"projects/{call.parts['project']}/global/networks/{call.parts['network']}"
+        if path not in self.cloud.networks:
+            raise not_found(path)
+        return {"firewalls": self.cloud.firewalls}
+
+    def _operation(self, call: Called) -> Operation:
+        found = self.cloud.operations.get(call.parts["operation"])
+        if found is None or found.zone != call.parts["zone"]:
+            raise not_found(f"projects/demo-project/zones/{call.parts['zone']}/operations/{call.parts['operation']}")
+        return found
+
+    def _aggregated(self, kind: str, found: list[dict[str, Any]], query: Mapping[str, str]) -> Mapping[str, Any]:
+        chosen = [one for one in found if _selects(query.get("filter", ""), one)]
+        at, most = int(query.get("pageToken") or 0), min(int(query.get("maxResults", 500)), self.cloud.page)
+        scopes: dict[str, Any] = {
+            f"zones/{zone}": {"warning": {"code": "NO_RESULTS_ON_PAGE"}} for zone in self.cloud.zones
+        }
+        for one in chosen[at : at + most]:
+            scope = scopes["zones/" + one["zone"].rpartition("/")[2]]
+            scope.pop("warning", None)
+            scope.setdefault(kind, []).append(one)
+        more = {"nextPageToken": str(at + most)} if at + most < len(chosen) else {}
+        return {"kind": f"compute#{kind}AggregatedList", "items": scopes, **more}
+
+
+def _selects(text: str, one: Mapping[str, Any]) -> bool:
+    """A filter of comparisons that are all joined by AND, or all by OR; anything else is refused."""
+    if not text:
+        return True
+    joiner = " OR " if " OR " in text else " AND "
+    terms = [_TERM.fullmatch(part) for part in text.split(joiner)]
+    if not all(terms):
+        raise invalid("filter", f"'{text}'. Invalid list filter expression")
+    labels = one.get("labels", {})
+    told = [
+        (one.get("name") if term[1] == "name" else labels.get(term[1].removeprefix("labels."))) == term[2]
+        for term in terms
+        if term
+    ]
+    return any(told) if joiner == " OR " else all(told)
+
+
+def _json(status: int, body: Mapping[str, Any]) -> Reply:
+    return Reply(status=status, body=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+
+
+def _error(refused: Refused) -> Reply:
+    errors = [{"message": refused.words, "domain": "global", "reason": refused.reason}]
+    return _json(refused.status, {"error": {"code": refused.status, "message": refused.words, "errors": errors}})

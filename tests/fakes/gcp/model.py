@@ -1,0 +1,374 @@
+"""The world behind the fake: machine types, images, networks, instances, disks, operations; all by one lock."""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tests.fakes.faults import Faults
+from tests.fakes.gcp.rules import Refused, invalid, not_found, refuse_instance
+from tests.fakes.ledger import Ledger, Resource
+
+PROJECT = "demo-project"
+_ROOT = "https://www.googleapis.com/compute/v1/"
+_CONFIDENTIAL = ("UEFI_COMPATIBLE", "SEV_CAPABLE", "SEV_SNP_CAPABLE", "TDX_CAPABLE", "GVNIC")
+_TYPES: Mapping[str, tuple[int, int, str, int]] = {
+    "e2-medium": (2, 4096, "X86_64", 0),
+    "n2d-standard-2": (2, 8192, "X86_64", 0),
+    "n2d-standard-4": (4, 16384, "X86_64", 0),
+    "n2d-highcpu-8": (8, 8192, "X86_64", 0),
+    "c2d-standard-2": (2, 8192, "X86_64", 0),
+    "c3-standard-4": (4, 16384, "X86_64", 0),
+    "n1-standard-8": (8, 30720, "X86_64", 0),
+    "g2-standard-4": (4, 16384, "X86_64", 1),
+    "t2a-standard-2": (2, 8192, "ARM64", 0),
+}
+_HOURLY = {"instance": 0.1, "disk": 0.001}
+
+
+@dataclass
+class Operation:
+    """A long-running operation; its effect comes when it is done."""
+
+    name: str
+    zone: str
+    kind: str
+    target: str
+    due: float
+    effect: Callable[[], None]
+    error: tuple[str, str] | None = None
+    done: bool = False
+
+    def reply(self, user: str) -> Mapping[str, Any]:
+        """As the API writes it."""
+        found: dict[str, Any] = {
+            "kind": "compute#operation",
+            "id": self.name.rpartition("-")[2],
+            "name": self.name,
+            "zone": f"{_ROOT}projects/{PROJECT}/zones/{self.zone}",
+            "operationType": self.kind,
+            "targetLink": f"{_ROOT}{self.target}",
+            "status": "DONE" if self.done else "RUNNING",
+            "user": user,
+            "progress": 100 if self.done else 0,
+        }
+        if self.done and self.error:
+            found["error"] = {"errors": [{"code": self.error[0], "message": self.error[1]}]}
+            found["httpErrorStatusCode"] = 503
+        return found
+
+
+@dataclass
+class Delays:
+    """Seconds from the call to its end, and to the address of a new instance."""
+
+    making: float = 0.0
+    ending: float = 0.0
+    address: float = 0.0
+
+
+class Cloud:
+    """Everything there is. `half_made` lets an insert without room leave its disk behind, as it may happen."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self.ledger = Ledger()
+        self.delays = Delays()
+        self.half_made = False
+        self.page = 500
+        self.free_addresses = 250
+        self.over = threading.Event()
+        self.inserts: list[dict[str, Any]] = []
+        self.operations: dict[str, Operation] = {}
+        self.zones = {
+            "europe-west3-a": ["Intel Broadwell", "AMD Rome", "AMD Milan", "Intel Sapphire Rapids"],
+            "europe-west3-b": ["Intel Broadwell", "AMD Rome", "AMD Milan"],
+            "europe-west3-c": ["Intel Broadwell", "AMD Rome"],
+            "europe-west4-a": ["Intel Broadwell", "AMD Milan"],
+        }
+        self.networks = {f"projects/{PROJECT}/global/networks/{one}" for one in ("pods", "outside")}
+        self.subnetworks = {
+            f"projects/{PROJECT}/regions/{region}/subnetworks/{one}"
+            for region in ("europe-west3", "europe-west4")
+            for one in ("pods", "outside")
+        }
+        ports = [{"IPProtocol": "tcp", "ports": ["15150"]}, {"IPProtocol": "udp", "ports": ["4000-5000"]}]
+        self.firewalls = [{"name": "pods", "direction": "INGRESS", "allowed": ports}]
+        self.tags = {f"{PROJECT}/team/blue": ("tagKeys/11", "tagValues/12")}
+        self.images = _images()
+        self._instances: dict[tuple[str, str], dict[str, Any]] = {}
+        self._disks: dict[tuple[str, str], dict[str, Any]] = {}
+        self._born: dict[int, float] = {}
+        self._requests: dict[str, str] = {}
+        self._numbers = itertools.count(1000)
+        self._lock = threading.RLock()
+
+    def settle(self) -> None:
+        """Let happen what is due."""
+        with self._lock:
+            for one in list(self.operations.values()):
+                if not one.done and one.due <= time.monotonic():
+                    one.effect()
+                    one.done = True
+
+    def replay(self, key: str) -> Operation | None:
+        """The operation that a request id stands for already."""
+        with self._lock:
+            return self.operations.get(self._requests.get(key, ""))
+
+    def insert(self, zone: str, body: dict[str, Any], key: str) -> Operation:
+        """Make an instance; it is there at once, and runs when the operation is done."""
+        with self._lock:
+            image = self._refuse(zone, body)
+            self.inserts.append(body)
+            kind = body["machineType"].rpartition("/")[2]
+            if not self.faults.has_room(kind, zone):
+                if self.half_made:
+                    self._make_disk(zone, body["disks"][0], image, used=False)
+                operation = self.no_room(zone, body["name"])
+            else:
+                operation = self._made(zone, body, image)
+            self._requests[key] = operation.name
+            return operation
+
+    def no_room(self, zone: str, name: str) -> Operation:
+        """An operation that fails."""
+        words = f"The zone 'projects/{PROJECT}/zones/{zone}' does not have enough resources available"
+        target = f"projects/{PROJECT}/zones/{zone}/instances/{name}"
+        error = ("ZONE_RESOURCE_POOL_EXHAUSTED", words)
+        return self._operation(
+            (zone, "insert"), target=target, takes=self.delays.making, effect=lambda: None, error=error
+        )
+
+    def delete(self, zone: str, name: str) -> Operation:
+        """Remove an instance, and the disks that go with it."""
+        with self._lock:
+            found = self.instance(zone, name)
+            found["status"], target = "STOPPING", found["selfLink"].removeprefix(_ROOT)
+
+            def effect() -> None:
+                if self._instances.pop((zone, name), None) is None:
+                    return
+                self.ledger.remove("instance", f"{zone}/{name}")
+                for one in found["disks"]:
+                    disk = (zone, one["source"].rpartition("/")[2])
+                    self._disks[disk]["users"] = []
+                    if one["autoDelete"]:
+                        self._drop_disk(*disk)
+
+            return self._operation((zone, "delete"), target=target, takes=self.delays.ending, effect=effect)
+
+    def delete_disk(self, zone: str, name: str) -> Operation:
+        """Remove a disk that nothing uses."""
+        with self._lock:
+            found = self.disk(zone, name)
+            if found["users"]:
+                path = found["selfLink"].removeprefix(_ROOT)
+                raise Refused(
+                    400, "resourceInUseByAnotherResource", f"The disk resource '{path}' is already being used"
+                )
+            target = found["selfLink"].removeprefix(_ROOT)
+            return self._operation(
+                (zone, "delete"), target=target, takes=self.delays.ending, effect=lambda: self._drop_disk(zone, name)
+            )
+
+    def make_disk(self, zone: str, name: str) -> str:
+        """A data disk of a user, which is in no ledger; its path."""
+        with self._lock:
+            self._disks[zone, name] = self._resource("disks", zone, name, status="READY", users=[], labels={})
+            return f"projects/{PROJECT}/zones/{zone}/disks/{name}"
+
+    def power_off(self, name: str) -> None:
+        """An instance ends by itself."""
+        for one in self._instances.values():
+            if one["name"] == name:
+                one["status"] = "TERMINATED"
+
+    def instance(self, zone: str, name: str) -> dict[str, Any]:
+        """One instance."""
+        return self._one(self._instances, "instances", zone, name)
+
+    def disk(self, zone: str, name: str) -> dict[str, Any]:
+        """One disk."""
+        return self._one(self._disks, "disks", zone, name)
+
+    def visible_instances(self) -> list[dict[str, Any]]:
+        """What lists show; new ones come late, if that is set, and addresses too."""
+        with self._lock:
+            return [self._shown(one) for one in self._instances.values() if self._age(one) >= self.faults.visible_after]
+
+    def visible_disks(self) -> list[dict[str, Any]]:
+        """What lists show."""
+        with self._lock:
+            return [dict(one) for one in self._disks.values() if self._age(one) >= self.faults.visible_after]
+
+    def machine_types(self, zone: str) -> list[dict[str, Any]]:
+        """The types of a zone: TDX only where there is its processor."""
+        if zone not in self.zones:
+            raise not_found(f"projects/{PROJECT}/zones/{zone}")
+        tdx = "Intel Sapphire Rapids" in self.zones[zone]
+        return [_type(name, zone) for name in _TYPES if tdx or not name.startswith("c3-")]
+
+    def machine_type(self, zone: str, name: str) -> dict[str, Any]:
+        """One type, custom ones too."""
+        found = next((one for one in self.machine_types(zone) if one["name"] == name), None)
+        if found is None and "-custom-" in name:
+            cpus, memory = map(int, name.split("-")[2:4])
+            found = {"name": name, "guestCpus": cpus, "memoryMb": memory, "architecture": "X86_64", "zone": zone}
+        if found is None:
+            raise not_found(f"projects/{PROJECT}/zones/{zone}/machineTypes/{name}")
+        return found
+
+    def image(self, path: str) -> dict[str, Any]:
+        """One image."""
+        if path not in self.images:
+            raise not_found(path)
+        return self.images[path]
+
+    def _refuse(self, zone: str, body: dict[str, Any]) -> dict[str, Any]:
+        image = self.image(body["disks"][0]["initializeParams"]["sourceImage"])
+        refuse_instance(body, image, zone=zone)
+        kind = body["machineType"].rpartition("/")[2]
+        try:
+            found = self.machine_type(zone, kind)
+        except Refused:
+            raise invalid(
+                "resource.machineType", f"Machine type with name '{kind}' does not exist in zone '{zone}'"
+            ) from None
+        if found["architecture"] != image["architecture"]:
+            raise invalid("resource.disks[0]", "the image's architecture is not the machine type's")
+        for nic in body["networkInterfaces"]:
+            for path in (nic["network"], *([nic["subnetwork"]] if "subnetwork" in nic else ())):
+                if path not in self.networks | self.subnetworks:
+                    raise not_found(path)
+        known = dict(self.tags.values())
+        if any(known.get(key) != value for key, value in body.get("params", {}).get("resourceManagerTags", {}).items()):
+            raise invalid("resource.params.resourceManagerTags", "the tag does not exist")
+        if int(body["disks"][0]["initializeParams"].get("diskSizeGb", 10**6)) < int(image["diskSizeGb"]):
+            raise invalid("resource.disks[0].initializeParams.diskSizeGb", "smaller than the image")
+        self._refuse_taken(zone, body)
+        return image
+
+    def _refuse_taken(self, zone: str, body: dict[str, Any]) -> None:
+        for kind, taken in (("instances", self._instances), ("disks", self._disks)):
+            if (zone, body["name"]) in taken:
+                path = f"projects/{PROJECT}/zones/{zone}/{kind}/{body['name']}"
+                raise Refused(409, "alreadyExists", f"The resource '{path}' already exists")
+        for one in body["disks"][1:]:
+            where = one["source"].split("/")
+            if where[3] != zone or self.disk(zone, where[5])["users"]:
+                raise Refused(400, "resourceInUseByAnotherResource", f"The disk '{one['source']}' cannot be attached")
+
+    def _made(self, zone: str, body: dict[str, Any], image: Mapping[str, Any]) -> Operation:
+        name = body["name"]
+        self._make_disk(zone, body["disks"][0], image, used=True)
+        sources = [f"projects/{PROJECT}/zones/{zone}/disks/{name}", *(one["source"] for one in body["disks"][1:])]
+        disks = [{**one, "source": path} for one, path in zip(body["disks"], sources, strict=True)]
+        for path in sources[1:]:
+            self.disk(zone, path.rpartition("/")[2])["users"] = [name]
+        made = {**body, **self._resource("instances", zone, name, status="PROVISIONING", disks=disks)}
+        made["networkInterfaces"] = [self._nic(one) for one in body["networkInterfaces"]]
+        self._instances[zone, name] = made
+        self._enter("instance", zone, name, body.get("labels", {}))
+
+        def effect() -> None:
+            if made["status"] == "PROVISIONING":
+                made["status"] = "RUNNING"
+
+        target = made["selfLink"].removeprefix(_ROOT)
+        return self._operation((zone, "insert"), target=target, takes=self.delays.making, effect=effect)
+
+    def _make_disk(self, zone: str, disk: dict[str, Any], image: Mapping[str, Any], *, used: bool) -> None:
+        first = disk["initializeParams"]
+        name, labels, size = first["diskName"], first.get("labels", {}), first.get("diskSizeGb", image["diskSizeGb"])
+        made = self._resource("disks", zone, name, status="READY", users=[name] if used else [], sizeGb=size)
+        self._disks[zone, name] = {**made, "labels": labels}
+        self._enter("disk", zone, name, labels)
+
+    def _drop_disk(self, zone: str, name: str) -> None:
+        self._disks.pop((zone, name), None)
+        self.ledger.remove("disk", f"{zone}/{name}")
+
+    def _enter(self, kind: str, zone: str, name: str, labels: Mapping[str, str]) -> None:
+        self.ledger.add(Resource(kind=kind, id=f"{zone}/{name}", cost=_HOURLY[kind], tags=labels))
+
+    def _nic(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        number = next(self._numbers)
+        made = {**asked, "networkIP": f"10.1.{number // 250 % 250}.{number % 250 + 2}", "name": "nic0"}
+        if asked["stackType"] != "IPV4_ONLY":
+            made["ipv6Address"] = f"fd20::{number:x}"
+        if asked["stackType"] == "IPV6_ONLY":
+            del made["networkIP"]
+        if "accessConfigs" in asked:
+            made["accessConfigs"] = [
+                {**asked["accessConfigs"][0], "natIP": f"34.9.{number // 250 % 250}.{number % 250}"}
+            ]
+        return made
+
+    def _shown(self, found: dict[str, Any]) -> dict[str, Any]:
+        if self._age(found) >= self.delays.address:
+            return dict(found)
+        hidden = ("networkIP", "accessConfigs", "ipv6Address")
+        nics = [{key: value for key, value in nic.items() if key not in hidden} for nic in found["networkInterfaces"]]
+        return {**found, "networkInterfaces": nics}
+
+    def _resource(self, kind: str, zone: str, name: str, **other: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        self._born[number] = time.monotonic()
+        return {
+            "kind": f"compute#{kind[:-1]}",
+            "id": str(number),
+            "name": name,
+            "creationTimestamp": "2026-11-24T02:00:00.000-08:00",
+            "zone": f"{_ROOT}projects/{PROJECT}/zones/{zone}",
+            "selfLink": f"{_ROOT}projects/{PROJECT}/zones/{zone}/{kind}/{name}",
+            **other,
+        }
+
+    def _age(self, found: Mapping[str, Any]) -> float:
+        return time.monotonic() - self._born[int(found["id"])]
+
+    def _one(self, among: Mapping[tuple[str, str], dict[str, Any]], kind: str, zone: str, name: str) -> dict[str, Any]:
+        if (zone, name) not in among:
+            raise not_found(f"projects/{PROJECT}/zones/{zone}/{kind}/{name}")
+        return among[zone, name]
+
+    def _operation(
+        self,
+        where: tuple[str, str],
+        *,
+        target: str,
+        takes: float,
+        effect: Callable[[], None],
+        error: tuple[str, str] | None = None,
+    ) -> Operation:
+        name, (zone, kind) = f"operation-{next(self._numbers)}", where
+        made = Operation(name, zone, kind, target, time.monotonic() + takes, effect, error)
+        self.operations[name] = made
+        return made
+
+
+def _type(name: str, zone: str) -> dict[str, Any]:
+    cpus, memory, arch, gpus = _TYPES[name]
+    found: dict[str, Any] = {"name": name, "guestCpus": cpus, "memoryMb": memory, "architecture": arch, "zone": zone}
+    if gpus:
+        found["accelerators"] = [{"guestAcceleratorType": "nvidia-l4", "guestAcceleratorCount": gpus}]
+    return found
+
+
+def _images() -> dict[str, dict[str, Any]]:
+    found = {}
+    for name, features, arch in (
+        ("podvm", _CONFIDENTIAL, "X86_64"),
+        ("podvm-bios", (), "X86_64"),
+        ("podvm-plain", ("UEFI_COMPATIBLE",), "X86_64"),
+        ("podvm-arm", ("UEFI_COMPATIBLE",), "ARM64"),
+    ):
+        path = f"projects/{PROJECT}/global/images/{name}"
+        types = [{"type": one} for one in features]
+        image = {"name": name, "status": "READY", "diskSizeGb": "20", "architecture": arch, "guestOsFeatures": types}
+        found[path] = {**image, "selfLink": f"{_ROOT}{path}"}
+    found[f"projects/{PROJECT}/global/images/family/podvm"] = found[f"projects/{PROJECT}/global/images/podvm"]
+    return found
