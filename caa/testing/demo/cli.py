@@ -29,6 +29,7 @@ _LONGEST_DIRECTORY = len("/tmp")
 @click.option("--keep", is_flag=True, help="Leave the pod running until Ctrl-C; print how to exec into it.")
 @click.option("--pods", default=1, show_default=True, type=click.IntRange(1, 100), help="Pods to run at once.")
 @click.option("--provider", default="local", show_default=True, help="Driver to use.")
+@click.option("--image", type=click.Path(path_type=Path), help="Folder of the tiny pod VM image, for libvirt.")
 @click.option(
     "--shim",
     default=str(Kind.GO),
@@ -50,6 +51,7 @@ def main(*, as_json: bool, keep: bool, inside: Path | None, **options: Any) -> N
         quiet=as_json,
         pods=options["pods"],
         provider=options["provider"],
+        image=options["image"],
         shim=Kind(options["shim"]),
     )
     result = _run(plan, options["lifeline"])

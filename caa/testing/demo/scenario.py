@@ -11,7 +11,8 @@ from pathlib import Path
 
 import click
 
-from caa.testing.demo import play, report, world
+from caa.testing.demo import clouds, play, report, world
+from caa.testing.demo.clouds import Cloud
 from caa.testing.demo.daemons import Daemons, Paths
 from caa.testing.demo.report import Result
 from caa.testing.demo.survive import survive
@@ -33,6 +34,7 @@ class Plan:
     quiet: bool = False
     pods: int = 1
     provider: str = "local"
+    image: Path | None = None
     shim: Kind = Kind.GO
 
     def say(self, *lines: str) -> None:
@@ -47,9 +49,10 @@ class Stage:
 
     paths: Paths
     groups: list[Path] = field(default_factory=list)
+    folders: Sequence[Path] = ()
 
     async def look(self) -> world.Snapshot:
-        folders = [self.paths.pods, self.paths.vms, self.paths.state / "stops"]
+        folders = [self.paths.pods, self.paths.vms, self.paths.state / "stops", *self.folders]
         places = world.Places(folders, self.paths.state / "node.db", self.groups)
         return await asyncio.to_thread(world.snapshot, places)
 
@@ -99,8 +102,8 @@ async def _run(plan: Plan) -> Result:
     before = await stage.look()
     daemons = Daemons(stage.paths, plan.provider, plan.environ)
     try:
-        await daemons.start()
-        await _judged(plan, daemons, stage=stage, result=result)
+        async with clouds.opened(plan.provider, plan.folder / "c", image=plan.image) as cloud:
+            await _with_cloud(plan, daemons, cloud, stage=stage, result=result)
     except Exception as error:  # whatever went wrong is told, and the daemons must not stay
         result.error = f"{type(error).__name__}: {error}"
         result.logs = _logs(stage.paths)
@@ -111,6 +114,18 @@ async def _run(plan: Plan) -> Result:
         result.left_over = await stage.settled(before)
     result.ok = not result.error and not result.left_over
     return result
+
+
+async def _with_cloud(plan: Plan, daemons: Daemons, cloud: Cloud, *, stage: Stage, result: Result) -> None:
+    """Run the daemons; they end before the cloud does."""
+    daemons.environ = {**plan.environ, **cloud.settings}
+    stage.folders = cloud.folders
+    try:
+        await daemons.start()
+        await _judged(plan, daemons, stage=stage, result=result)
+        result.left_over |= {"cloud": list(left)} if (left := await asyncio.to_thread(cloud.left)) else {}
+    finally:
+        await daemons.stop()
 
 
 async def _judged(plan: Plan, daemons: Daemons, *, stage: Stage, result: Result) -> None:
