@@ -10,6 +10,7 @@ from typing import Any
 
 from caa.model.ids import SandboxId, instance_name
 from caa.testing.demo import observe, world
+from caa.testing.demo.clouds import Cloud
 from caa.testing.demo.daemons import Paths
 from caa.testing.demo.report import Span
 from caa.testing.shim.kinds import Kind, PodOptions
@@ -79,12 +80,12 @@ async def _text(path: Path) -> str:
     return await asyncio.to_thread(path.read_text, errors="replace")
 
 
-async def use(guest: Guest, paths: Paths) -> None:
+async def use(guest: Guest, paths: Paths, cloud: Cloud) -> None:
     """Everything an owner does with a running pod. Raises `Unexpected` or what a call raised."""
     await _second_container(guest)
     await _exec(guest)
     await _network(guest)
-    guest.played.network["instance"] = await _instance(guest, paths)
+    guest.played.network["instance"] = await _instance(guest, paths, cloud)
 
 
 async def end(guest: Guest) -> None:
@@ -152,7 +153,7 @@ async def _fetch(address: str, path: str) -> bytes:
         await asyncio.sleep(0.05)
 
 
-async def _instance(guest: Guest, paths: Paths) -> str:
+async def _instance(guest: Guest, paths: Paths, cloud: Cloud) -> str:
     """Ask PodVMInfo which pod VM is ours, as a CSI driver does."""
     client = await connect(str(paths.hypervisor))
     try:
@@ -160,8 +161,9 @@ async def _instance(guest: Guest, paths: Paths) -> str:
         answer = await client.call("podvminfo.PodVMInfo/GetInfo", request, timeout=10)
     finally:
         await client.close()
-    _expect("PodVMInfo's answer", found=answer.VMID, wanted=guest.instance_name)
-    return str(answer.VMID)
+    wanted = await asyncio.to_thread(cloud.identity, guest.instance_name)
+    _expect("PodVMInfo's answer", found=answer.VMID, wanted=wanted)
+    return guest.instance_name
 
 
 def _expect(what: str, *, found: object, wanted: object) -> None:

@@ -49,10 +49,10 @@ class Stage:
 
     paths: Paths
     groups: list[Path] = field(default_factory=list)
-    folders: Sequence[Path] = ()
+    cloud: Cloud = field(default_factory=Cloud)
 
     async def look(self) -> world.Snapshot:
-        folders = [self.paths.pods, self.paths.vms, self.paths.state / "stops", *self.folders]
+        folders = [self.paths.pods, self.paths.vms, self.paths.state / "stops", *self.cloud.folders]
         places = world.Places(folders, self.paths.state / "node.db", self.groups)
         return await asyncio.to_thread(world.snapshot, places)
 
@@ -78,7 +78,15 @@ class Stage:
 
     def _kept(self) -> set[str]:
         state = self.paths.vms
-        mine = (self.paths.pods, self.paths.state / "stops", state, state / "lock", state / "vms", state / "addresses")
+        mine = (
+            *self.cloud.folders,
+            self.paths.pods,
+            self.paths.state / "stops",
+            state,
+            state / "lock",
+            state / "vms",
+            state / "addresses",
+        )
         return {str(path) for path in mine}
 
 
@@ -99,11 +107,24 @@ async def _run(plan: Plan) -> Result:
     result = Result(provider=plan.provider, pods=plan.pods)
     stage = Stage(Paths(plan.folder))
     await asyncio.to_thread(world.prepare)
-    before = await stage.look()
     daemons = Daemons(stage.paths, plan.provider, plan.environ)
     try:
         async with clouds.opened(plan.provider, plan.folder / "c", image=plan.image) as cloud:
             await _with_cloud(plan, daemons, cloud, stage=stage, result=result)
+    except Exception as error:  # the cloud itself
+        result.error = result.error or f"{type(error).__name__}: {error}"
+    result.ok = not result.error and not result.left_over
+    return result
+
+
+async def _with_cloud(plan: Plan, daemons: Daemons, cloud: Cloud, *, stage: Stage, result: Result) -> None:
+    """Run the daemons; they end before the cloud does."""
+    stage.cloud = cloud
+    daemons.environ = {**plan.environ, **cloud.settings}
+    before = await stage.look()
+    try:
+        await daemons.start()
+        await _judged(plan, daemons, stage=stage, result=result)
     except Exception as error:  # whatever went wrong is told, and the daemons must not stay
         result.error = f"{type(error).__name__}: {error}"
         result.logs = _logs(stage.paths)
@@ -112,20 +133,8 @@ async def _run(plan: Plan) -> Result:
         await daemons.stop()
     if not result.left_over:
         result.left_over = await stage.settled(before)
-    result.ok = not result.error and not result.left_over
-    return result
-
-
-async def _with_cloud(plan: Plan, daemons: Daemons, cloud: Cloud, *, stage: Stage, result: Result) -> None:
-    """Run the daemons; they end before the cloud does."""
-    daemons.environ = {**plan.environ, **cloud.settings}
-    stage.folders = cloud.folders
-    try:
-        await daemons.start()
-        await _judged(plan, daemons, stage=stage, result=result)
-        result.left_over |= {"cloud": list(left)} if (left := await asyncio.to_thread(cloud.left)) else {}
-    finally:
-        await daemons.stop()
+    if left := await asyncio.to_thread(cloud.left):
+        result.left_over |= {"cloud": list(left)}
 
 
 async def _judged(plan: Plan, daemons: Daemons, *, stage: Stage, result: Result) -> None:
@@ -150,7 +159,7 @@ async def _pods(plan: Plan, daemons: Daemons, *, stage: Stage, result: Result) -
     first = guests[0].played
     plan.say("", "The start, from CreateVM (begin, length):", *report.waterfall(first.spans), "")
     try:
-        await asyncio.gather(*(play.use(guest, paths) for guest in guests))
+        await asyncio.gather(*(play.use(guest, paths, stage.cloud) for guest in guests))
         plan.say(*report.facts("What the pod showed:", {**first.exec, **first.network}), "")
         result.survived = await survive(guests[0], daemons)
         plan.say(*report.facts("What the pod did not notice, counting a line every 10 ms:", result.survived), "")

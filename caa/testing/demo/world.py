@@ -20,6 +20,7 @@ BRIDGE = "cni0"
 CLIENT = "client"
 SUBNET = "10.88.0"
 # The kernel shows the name a socket was bound under; ours are bound as `NAME.PID` or `.NAME.PID` and then renamed.
+_COUNTED = re.compile(r"counter packets \d+ bytes \d+")
 _RENAMED = re.compile(r"/\.?([^/]+)\.\d+$")
 
 
@@ -137,7 +138,7 @@ def snapshot(places: Places) -> Snapshot:
         links=frozenset(link["ifname"] for link in json.loads(run("ip", "-json", "link"))),
         addresses=frozenset(_addresses()),
         sockets=frozenset(_sockets()),
-        nft_rules=frozenset(run("nft", "list", "ruleset").splitlines()),
+        nft_rules=frozenset(_COUNTED.sub("counter", run("nft", "list", "ruleset")).splitlines()),
         mounts=frozenset(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()),
         cgroups=frozenset(str(path) for group in places.groups for path in _below(group) if path.is_dir()),
         records=frozenset(_records(places.store)),
