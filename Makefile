@@ -1,6 +1,7 @@
 # Every target does its own set-up (.ci/setup); nothing but git, make and python3 has to be there before.
 #   make demo  ARGS="--json"      one pod VM from the Kata socket to the container and back (root, asks for sudo);
 #                                 also --keep (exec into it), --pods N, --shim go or runtime-rs
+#   make demo  PROVIDER=libvirt   the same in a real VM, on a libvirtd of its own (emulated where KVM is not usable)
 #   make test  SUITES="unit"      lint and every test suite, or the suites named
 #   make lint                     ruff, mypy, import contracts, gofmt
 #   make cloud PROVIDER=aws       a fake cloud on the loopback until Ctrl-C; prints the settings that reach it
@@ -13,6 +14,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup cloud demo test lint bench chaos image clean
 export PYTHON ?= python3
+PROVIDER ?= local
 IMAGE ?= build
 
 help:
@@ -24,7 +26,10 @@ setup:
 demo:
 	@.ci/as-root --check
 	@.ci/setup
-	@source .ci/env && .ci/as-root .venv/bin/caa demo $(ARGS)
+ifeq ($(PROVIDER),libvirt)
+	@source .ci/env && .venv/bin/python -m podvm.image tiny >/dev/null
+endif
+	@source .ci/env && .ci/as-root .venv/bin/caa demo --provider $(PROVIDER) --image .cache/image/tiny $(ARGS)
 
 test:
 	@.ci/setup --go-on

@@ -80,12 +80,12 @@ async def _text(path: Path) -> str:
     return await asyncio.to_thread(path.read_text, errors="replace")
 
 
-async def use(guest: Guest, paths: Paths, cloud: Cloud) -> None:
+async def use(guest: Guest, paths: Paths, *, cloud: Cloud) -> None:
     """Everything an owner does with a running pod. Raises `Unexpected` or what a call raised."""
     await _second_container(guest)
     await _exec(guest)
     await _network(guest)
-    guest.played.network["instance"] = await _instance(guest, paths, cloud)
+    guest.played.network["instance"] = await _instance(guest, paths, cloud=cloud)
 
 
 async def end(guest: Guest) -> None:
@@ -153,7 +153,7 @@ async def _fetch(address: str, path: str) -> bytes:
         await asyncio.sleep(0.05)
 
 
-async def _instance(guest: Guest, paths: Paths, cloud: Cloud) -> str:
+async def _instance(guest: Guest, paths: Paths, *, cloud: Cloud) -> str:
     """Ask PodVMInfo which pod VM is ours, as a CSI driver does."""
     client = await connect(str(paths.hypervisor))
     try:

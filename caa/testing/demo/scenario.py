@@ -110,14 +110,14 @@ async def _run(plan: Plan) -> Result:
     daemons = Daemons(stage.paths, plan.provider, plan.environ)
     try:
         async with clouds.opened(plan.provider, plan.folder / "c", image=plan.image) as cloud:
-            await _with_cloud(plan, daemons, cloud, stage=stage, result=result)
+            await _with_cloud(plan, daemons, cloud=cloud, stage=stage, result=result)
     except Exception as error:  # the cloud itself
         result.error = result.error or f"{type(error).__name__}: {error}"
     result.ok = not result.error and not result.left_over
     return result
 
 
-async def _with_cloud(plan: Plan, daemons: Daemons, cloud: Cloud, *, stage: Stage, result: Result) -> None:
+async def _with_cloud(plan: Plan, daemons: Daemons, *, cloud: Cloud, stage: Stage, result: Result) -> None:
     """Run the daemons; they end before the cloud does."""
     stage.cloud = cloud
     daemons.environ = {**plan.environ, **cloud.settings}
@@ -159,7 +159,7 @@ async def _pods(plan: Plan, daemons: Daemons, *, stage: Stage, result: Result) -
     first = guests[0].played
     plan.say("", "The start, from CreateVM (begin, length):", *report.waterfall(first.spans), "")
     try:
-        await asyncio.gather(*(play.use(guest, paths, stage.cloud) for guest in guests))
+        await asyncio.gather(*(play.use(guest, paths, cloud=stage.cloud) for guest in guests))
         plan.say(*report.facts("What the pod showed:", {**first.exec, **first.network}), "")
         result.survived = await survive(guests[0], daemons)
         plan.say(*report.facts("What the pod did not notice, counting a line every 10 ms:", result.survived), "")
