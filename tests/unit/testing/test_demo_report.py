@@ -8,8 +8,8 @@ from caa.testing.demo.report import BAR, Result, Span, facts, verdict, waterfall
 def test_the_object_is_json_with_every_field() -> None:
     said = json.loads(json.dumps(Result(ok=True, provider="local", timings_ms={"start": 1.5}).as_json()))
     assert said == {
-        "ok": True, "provider": "local", "pods": 1, "timings_ms": {"start": 1.5}, "exec": {}, "network": {}, "survived": {},
-        "left_over": {}, "error": "", "logs": [],
+        "ok": True, "provider": "local", "pods": 1, "timings_ms": {"start": 1.5}, "exec": {}, "network": {},
+        "survived": {}, "left_over": {}, "error": "", "logs": [],
     }  # fmt: skip
     assert list(said)[:2] == ["ok", "error"]
     assert list(said)[-1] == "logs"
