@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.compat import HTTPHeaders
 from moto.core.request import normalize_request
-from moto.ec2.models import ec2_backends, elastic_ip_addresses
+from moto.ec2.models import core, ec2_backends, elastic_ip_addresses
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.responses import EC2Response
 from moto.ec2.utils import filter_dict_attribute_mapping
@@ -33,6 +33,10 @@ _TAG = f"{{{model.NAMESPACE}}}"
 _PUBLIC = itertools.count(1)
 _CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 ElementTree.register_namespace("", model.NAMESPACE)
+core.TaggedEC2Resource.get_tags = lambda self: [  # moto's looks through the tags of all resources
+    {"resource_id": self.id, "key": key, "value": value, "resource_type": ""}
+    for key, value in self.ec2_backend.tags.get(self.id, {}).items()
+]
 elastic_ip_addresses.random_ip = lambda: "198.51.{}.{}".format(*divmod(next(_PUBLIC) % 65000, 256))  # no loopback
 filter_dict_attribute_mapping.setdefault("client-token", "client_token")  # a filter of EC2's that moto lacks
 

@@ -33,6 +33,7 @@ class World:
     def __init__(self, folder: Path, ec2: Ec2, wire: Wire) -> None:
         self.folder, self.ec2, self.wire = folder, ec2, wire
         self.waits = Waits(read_timeout=1.0, looks=5)
+        self.speed = SPEED
 
     def environ(self, **other: str) -> dict[str, str]:
         """The settings of a node in this cloud; "" takes one away."""
@@ -54,7 +55,7 @@ class World:
     def make(self, **other: str) -> Provider:
         """A driver with these settings; what is set twice is the latter."""
         values = load((*NODE_ROWS, *providers.aws.SETTINGS), self.environ(**other))
-        return providers.aws.make(values, clock=ScaledClock(SPEED), waits=self.waits)
+        return providers.aws.make(values, clock=ScaledClock(self.speed), waits=self.waits)
 
     def calm(self) -> None:
         """Nothing goes wrong any more."""
@@ -65,7 +66,7 @@ class World:
         self.calm()
         found = [str(one.id) for one in await driver.list_owned(OWNER)]
         await asyncio.gather(*(driver.delete(one.id) for one in await driver.list_owned(OWNER)))
-        assert not self.ec2.ledger, str(self.ec2.ledger)
+        assert not self.ec2.ledger, str(self.ec2.ledger)[-2000:]
         return found
 
 
@@ -92,7 +93,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
     with Wire(ec2) as wire:
         made = World(folder, ec2, wire)
         yield made
-        assert not ec2.ledger, str(ec2.ledger)
+        assert not ec2.ledger, str(ec2.ledger)[-2000:]
 
 
 def plain(text: str, ec2: Ec2) -> str:
