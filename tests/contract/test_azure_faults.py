@@ -93,9 +93,10 @@ async def test_a_fault_that_stays_names_its_remedy(azure: World, fault: Fault) -
         one = azure.make(**SETTINGS)
         azure.azure.faults.plan(call, fault, times=ALWAYS)
         told = await outcome(one, azure)
-        assert told != "made"
+        # Of the answer to a PUT only the headers are needed.
+        assert told != "made" or (fault is Fault.MALFORMED and call == "VirtualMachines.CreateOrUpdate")
         lines.append(f"{call}\n    {plain(told, azure)}\n")
-        assert await azure.swept(one) == []  # what a lost answer made went with the undo
+        assert await azure.swept(one) == [] or told == "made"  # what a lost answer made went with the undo
         await one.close()
     assert_golden(f"azure-messages-{fault.replace(' ', '-')}.txt", "".join(lines))
 
@@ -103,11 +104,7 @@ async def test_a_fault_that_stays_names_its_remedy(azure: World, fault: Fault) -
 @pytest.mark.parametrize("fault", list(Fault))
 async def test_each_fault_is_an_error_of_its_own_type(azure: World, fault: Fault) -> None:
     one = azure.make()
-    azure.azure.faults.plan("VirtualMachines.CreateOrUpdate", fault, times=ALWAYS)
-    # A PUT whose answers are all lost has made the VM: the second one finds it.
-    found = fault in (Fault.LOST_ANSWER, Fault.MALFORMED)
-    call = "GalleryImages.Get" if found else "VirtualMachines.CreateOrUpdate"
-    azure.calm()
+    call = "GalleryImages.Get" if fault is Fault.MALFORMED else "VirtualMachines.CreateOrUpdate"
     azure.azure.faults.plan(call, fault, times=ALWAYS)
     with pytest.raises(KINDS[fault]) as caught:
         await one.create(launch())

@@ -74,7 +74,7 @@ class Azure:
         self.quota = 1000
         self.rules: list[dict[str, Any]] = []
         self.subnet_range = "10.0.0.0/16"
-        self.began = threading.Event()
+        self.began, self.ending = threading.Event(), threading.Event()
         self._lock = threading.RLock()
         self._routes: dict[str, Callable[[Request, dict[str, str]], Reply]] = {
             name: getattr(self, "_" + name.replace(".", "_").lower()) for _, _, name in ROUTES
@@ -204,6 +204,7 @@ class Azure:
         vm = self.estate.vms.get(parts["name"].lower())
         if vm is None:
             return Reply(status=204)
+        self.ending.set()
         return Reply(status=202, headers=self._follow(request, self.estate.delete(vm)))
 
     def _virtualmachines_console(self, request: Request, parts: dict[str, str]) -> Reply:
