@@ -12,6 +12,8 @@ from caa.relay.link import Link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from caa.datapath.frames import Watch
     from caa.datapath.loop import Loop
     from caa.relay.dial import Target
@@ -25,7 +27,7 @@ class AgentFront:
     silent, although it was asked, before it counts as cut.
     """
 
-    __slots__ = ("_links", "clock", "context", "grace", "loop", "pauses", "pods_dir", "silence", "watch")
+    __slots__ = ("_links", "_offering", "_plain", "clock", "grace", "loop", "pauses", "pods_dir", "silence", "watch")
 
     def __init__(
         self,
@@ -44,7 +46,14 @@ class AgentFront:
         self.watch = watch or None
         self.pauses: list[float] = []  # seconds that links stood still for a hand-over
         self._links: dict[str, Link] = {}
-        self.context = Contexts(PROTOCOL if grace else "").of
+        self._offering, self._plain = Contexts(PROTOCOL), Contexts("")
+
+    def context(self, target: Target, *, session: bool) -> Any:
+        """The TLS context of a link; one that came from another relay has a session or none, whatever `grace` is here.
+
+        Raises `Refused`.
+        """
+        return (self._offering if session else self._plain).of(target)
 
     def open(self, sandbox: str, target: Target, *, seconds: float, waiter: Waiter) -> None:
         """Open a link; `waiter` hears how it went. Twice is once; another peer replaces the link. Raises `Refused`."""

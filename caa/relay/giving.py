@@ -94,8 +94,8 @@ class Giver:
             late.send(REFUSED, blob(1, "another relay is taking over already"))
             late.close()
             return
-        self._heir = Parcels(self._loop, sock, owner=self)
         self._wait()
+        self._heir = Parcels(self._loop, sock, owner=self)
 
     def parcel(self, kind: int, payload: bytes, *, fds: list[int]) -> None:
         """The successor asks for something."""

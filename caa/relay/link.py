@@ -15,7 +15,6 @@ from caa.relay.session_mux import SessionMux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any, Protocol
 
     from caa.datapath.clock import Clock
@@ -35,8 +34,7 @@ if TYPE_CHECKING:
         silence: float
         pods_dir: str
 
-        @property
-        def context(self) -> Callable[[Target], Any]: ...
+        def context(self, target: Target, /, *, session: bool) -> Any: ...
         def forget(self, link: Link, /) -> object: ...
         def stood_still(self, seconds: float, /) -> object: ...
 
@@ -103,7 +101,7 @@ class Link:
         self.waiters.append(waiter)
 
     def _dial(self, seconds: float) -> None:
-        context = self._front.context(self.target)
+        context = self._front.context(self.target, session=bool(self._front.grace))
         self.deadline = self.loop.now() + seconds
         self._dialler = Dialler(self._front.loop, self.target, context=context, seconds=seconds, caller=self)
         if self._front.grace and not self.target.disable_tls:
@@ -335,7 +333,7 @@ class Link:
         front, session = self._front, self.session
         left = self.deadline - front.loop.now()
         try:
-            context = front.context(self.target)
+            context = front.context(self.target, session=session is not None)
         except Refused as refused:  # files that are just being replaced
             if left <= 0:
                 self.not_dialled(refused)

@@ -35,7 +35,7 @@ from caa.datapath.handover import (
     close_all,
     number,
 )
-from caa.datapath.loop import say
+from caa.datapath.loop import describe, say
 from caa.relay.dial import Dialler
 from caa.relay.moving import DARK, LOST, Arrived, listeners, take_up
 
@@ -71,6 +71,8 @@ if TYPE_CHECKING:
 _DIALS = 4
 # Links under way between the two relays: while one resumes, the next one is written.
 _MOVES = 2
+# What a link has to come back, where links may not be down at all: it did not break by itself.
+_LEAST_GRACE = 10.0
 # The lock, and the listeners of shims and node.
 _LAST_FDS = 3
 # How long to get links ready, and how much longer for each; a pod VM that is slower is dialled after it has moved.
@@ -79,6 +81,7 @@ _READY_SECONDS_EACH = 0.1
 _READY_SECONDS_MOST = 25.0  # a forwarder waits 30 s for our greeting
 # When to tell how long the pods have stood still: they have all been resumed by then.
 _TELL_SECONDS = 1.0
+_LONGEST_PAUSE = 60.0
 # An old relay that is silent for so long has hung. Once it has frozen its list only its end ends the waiting: with pods
 # on both sides nobody may go away.
 _PATIENCE = 15.0
@@ -143,7 +146,7 @@ class Rest:
         house = self._house
         links, self._links = self._links, []
         for link in links:
-            link.go_on(None, dark=False, seconds=house.agents.grace)
+            link.go_on(None, dark=False, seconds=max(house.agents.grace, _LEAST_GRACE))
         parcels, self._parcels = self._parcels, []
         for kind, payload, fds in parcels:
             try:
@@ -240,7 +243,7 @@ class Taker:
         if link.state in (LOST, DARK):
             return
         try:
-            context = self._house.agents.context(link.target)
+            context = self._house.agents.context(link.target, session=link.session is not None)
         except Refused:
             return
         ready = self._busy[link.sandbox] = Ready(self, link.sandbox)
@@ -298,13 +301,21 @@ class Taker:
 
     def _serve(self, arrived: Arrived, fds: list[int], *, since: float) -> None:
         agents = self._house.agents
+        if not 0 <= self._loop.now() - since < _LONGEST_PAUSE:
+            since = 0.0  # by another clock
         link = take_up(agents, arrived, fds=fds)
         if not self._old.send(OK, blob(1, arrived.sandbox)):
             self._rest.doubt(link)
             return
         ready = self._ready.pop(arrived.sandbox, None)
         dialler = None if ready is None else ready.dialler
-        link.go_on(dialler, dark=arrived.state == DARK, seconds=arrived.left or agents.grace, since=since)
+        seconds = arrived.left or max(agents.grace, _LEAST_GRACE)
+        try:
+            link.go_on(dialler, dark=arrived.state == DARK, seconds=seconds, since=since)
+        except Exception as error:  # the pod is ours by now: dial it anew
+            self._loop.count("crashed", f"sandbox={arrived.sandbox}: {describe(error)}")
+            if not link.dialling():
+                link.go_on(None, dark=True, seconds=seconds)
 
     def _commit(self, stops: list[str], fds: list[int]) -> None:
         """From COMMIT the other relay is gone, so all that can fail comes before it."""

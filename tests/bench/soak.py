@@ -43,7 +43,9 @@ class Growth:
     late: Held
 
 
-def come_and_go(certificates: Path, agent_program: Path, *, count: int) -> Sequence[Growth]:
+def come_and_go(
+    certificates: Path, agent_program: Path, *, count: int, say: Callable[[str], None]
+) -> Sequence[Growth]:
     """Pods come, are called and go: Open, attach, Check, a 32 KiB read, hang up, Close; `PODS` at a time."""
     with _place(certificates, agent_program) as (folder, ours, guest, port), ExitStack() as stack:
         near = stack.enter_context(ours.worker(folder, ports=[port], pods=0))
@@ -52,6 +54,8 @@ def come_and_go(certificates: Path, agent_program: Path, *, count: int) -> Seque
             asyncio.run(_visit(folder, ours, port, names=[f"visitor-{done + at}" for at in range(PODS)]))
             if done >= WARM_UP * 10 and not early:
                 early = [held("relay", near.program), held("forwarder", guest)]
+            if not done % 1000:
+                say(f"pod {done}: {held('relay', near.program)}, {held('forwarder', guest)}")
         late = [held("relay", near.program), held("forwarder", guest)]
     return [Growth(f"{count} pods come and gone", one, two) for one, two in zip(early, late, strict=True)]
 
@@ -105,7 +109,7 @@ def _place(certificates: Path, agent_program: Path) -> Iterator[tuple[Path, Ours
 def measure(certificates: Path, agent_program: Path, *, visits: int, moves: int, say: Callable[[str], None]) -> str:
     """The table of both."""
     grown = [
-        *come_and_go(certificates, agent_program, count=visits),
+        *come_and_go(certificates, agent_program, count=visits, say=say),
         *hand_on(certificates, agent_program, count=moves, say=say),
     ]
     lines = [

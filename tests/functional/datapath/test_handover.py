@@ -316,3 +316,45 @@ def test_without_a_session_streams_of_answers_are_not_torn(start_relay: Any, ope
     reader.join(20)
     assert sorted(answers) == [(stream, OK, bytes(size)) for stream in streams]
     assert new.links() == [("pod", True, 1)]
+
+
+@pytest.mark.parametrize("flags", [("--no-session", ""), ("", "--no-session")], ids=["turned on", "turned off"])
+def test_sessions_that_are_turned_on_or_off_by_a_new_relay_cost_no_pod(
+    start_relay: Any, open_pod: Any, shim: Any, agent: Any, flags: tuple[str, str]
+) -> None:
+    before, after = (tuple(filter(None, (flag,))) for flag in flags)
+    old = start_relay(*before)
+    open_pod(old)
+    one = shim(old.agent_socket())
+    assert one.call("Echo", b"x") == (OK, b"x")
+    new = start_relay(*after)
+    assert ended(old) == 0
+    for _ in range(3):
+        assert one.call("Echo", b"y") == (OK, b"y")
+    open_pod(new, "other")
+    assert shim(new.agent_socket("other")).call("Echo", b"z") == (OK, b"z")
+
+
+def test_a_relay_that_comes_while_another_one_takes_over_changes_nothing(
+    start_relay: Any, heir: Any, open_pod: Any, shim: Any
+) -> None:
+    old = start_relay()
+    open_pod(old, "one")
+    one = shim(old.agent_socket("one"))
+    assert one.call("Echo", b"x") == (OK, b"x")
+    first = heir(old)
+    first.say(1, b"\x08\x01\x10\x01")
+    assert first.hear()[0] == 2
+    first.say(6)
+    assert first.hear()[0] == 7
+    heir(old).sock.close()  # gone before it could be refused
+    assert heir(old).hear() == (3, edits.bytes_field(1, b"another relay is taking over already"))
+    first.say(8, edits.bytes_field(1, b"one"))
+    assert first.hear()[0] == 9
+    sent = one.send("Echo", b"y")
+    one.sock.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        one.answer()  # it stands still: the first successor has it
+    first.sock.close()
+    one.sock.settimeout(20)
+    assert one.answer() == (sent, OK, b"y")
