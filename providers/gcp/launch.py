@@ -144,20 +144,21 @@ class Fleet:
     async def _done(self, zone: str, operation: str, *, what: str) -> shapes.Reply:
         """The operation when it has ended, well or not. One long call waits; a lost answer of it means: ask again."""
 
+        lost = ["the operation still runs; if that is often so, name more zones in FALLBACK_ZONES"]
+
         async def look() -> shapes.Reply | None:
             try:
                 found = await self._gce.call("ZoneOperations", "wait", tries=1, zone=zone, operation=operation)
-            except ProviderUnavailable:
+            except ProviderUnavailable as error:
+                lost[0] = str(error)
                 return None
             return found if found.get("status") == "DONE" else None
 
-        return await until(
-            look,
-            clock=self._clock,
-            limit=self._waits.running,
-            every=self._waits.poll,
-            what=f"the instance {what} is made",
-        )
+        limit, every = self._waits.running, self._waits.poll
+        try:
+            return await until(look, clock=self._clock, limit=limit, every=every, what=f"the instance {what} is made")
+        except ProviderUnavailable as error:
+            raise ProviderUnavailable(f"{error}; {lost[0]}") from error
 
     async def _seen(self, name: str) -> bool:
         """Whether the instance of a finished operation exists: a repeated request id tells of one long gone."""

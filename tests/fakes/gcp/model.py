@@ -80,6 +80,7 @@ class Cloud:
         self.page = 500
         self.free_addresses = 250
         self.over = threading.Event()
+        self.began = threading.Event()
         self.inserts: list[dict[str, Any]] = []
         self.operations: dict[str, Operation] = {}
         self.zones = {
@@ -123,6 +124,7 @@ class Cloud:
         with self._lock:
             image = self._refuse(zone, body)
             self.inserts.append(body)
+            self.began.set()
             kind = body["machineType"].rpartition("/")[2]
             if not self.faults.has_room(kind, zone):
                 if self.half_made:
@@ -130,7 +132,8 @@ class Cloud:
                 operation = self.no_room(zone, body["name"])
             else:
                 operation = self._made(zone, body, image)
-            self._requests[key] = operation.name
+            if key:
+                self._requests[key] = operation.name
             return operation
 
     def no_room(self, zone: str, name: str) -> Operation:
