@@ -94,14 +94,13 @@ def command(wish: Wish) -> list[str]:
     """The command line of mkosi, for paths as the build tree sees them."""
     profiles = [wish.profile, *(["closed-policy"] if wish.closed_policy else [])]
     variant = f"{wish.profile}-test" if wish.is_test else wish.profile
-    text = f"{wish.profile}, stand-in agent, for tests only" if wish.is_test else wish.profile
     packages = ["runc", "busybox-static"] if wish.is_test else []
     return [
         "mkosi", "--directory=/code/podvm/image/mkosi", *(f"--profile={one}" for one in profiles),
         f"--architecture={dict(ARCHITECTURES)[wish.architecture]}", "--output-directory=/out/result",
         "--workspace-directory=/out/workspace", "--package-cache-dir=/packages", "--sandbox-tree=/out/sandbox",
         "--extra-tree=/out/guest", "--extra-tree=/out/extra", *(f"--package={one}" for one in packages),
-        f"--environment=PODVM_VARIANT_ID={variant}", f"--environment=PODVM_VARIANT={text}", "--force", "build",
+        f"--environment=PODVM_VARIANT_ID={variant}", "--force", "build",
     ]  # fmt: skip
 
 

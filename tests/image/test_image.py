@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from caa.attest import pcr
+from caa.attest import pcr, pe
 from caa.testing.qemu import SERVING, Machine, Rack
 from caa.userdata import initdata
 from podvm.image import customize, recipe
@@ -55,6 +55,8 @@ def test_the_papers_agree_with_the_image(built: Any) -> None:
     assert {"systemd", "nftables", "e2fsprogs"} <= names
     assert names <= {one["name"] for one in bill["components"]}
     assert manifest["test"] is True
+    release = pe.parse(built.file("efi").read_bytes()).section(".osrel") or b""
+    assert b'VARIANT="production, with the stand-in agent, for tests only"' in release
 
 
 def test_an_image_without_the_stand_in_keeps_within_its_budget(built: Any, tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ def test_without_the_kata_agent_it_is_a_test_image_and_says_so():
     command = recipe.command(Wish())
     assert Wish().name == "podvm-production-amd64-test"
     assert "--environment=PODVM_VARIANT_ID=production-test" in command
-    assert "--environment=PODVM_VARIANT=production, stand-in agent, for tests only" in command
     assert "--package=busybox-static" in command
 
 
