@@ -43,9 +43,7 @@ class Growth:
     late: Held
 
 
-def come_and_go(
-    certificates: Path, agent_program: Path, *, count: int, say: Callable[[str], None]
-) -> Sequence[Growth]:
+def come_and_go(certificates: Path, agent_program: Path, *, count: int, say: Callable[[str], None]) -> Sequence[Growth]:
     """Pods come, are called and go: Open, attach, Check, a 32 KiB read, hang up, Close; `PODS` at a time."""
     with _place(certificates, agent_program) as (folder, ours, guest, port), ExitStack() as stack:
         near = stack.enter_context(ours.worker(folder, ports=[port], pods=0))
