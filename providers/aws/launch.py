@@ -31,14 +31,14 @@ class _Attempt:
 
 
 class Fleet:
-    """Instances by id or name, many in one call; making one; removing one."""
+    """Instances by id or sandbox, many in one call; making one; removing one."""
 
     def __init__(self, ec2: Ec2, *, clock: Clock, waits: Waits) -> None:
         self._ec2 = ec2
         self._clock = clock
         self._waits = waits
         self._by_id = Lookout(lambda ids: self._look("instance-id", ids), clock=clock, every=waits.poll)
-        self._by_name = Lookout(lambda names: self._look("tag:caa-name", names), clock=clock, every=waits.find)
+        self._by_sandbox = Lookout(lambda ids: self._look("tag:caa-sandbox", ids), clock=clock, every=waits.find)
 
     async def launch(self, plan: translate.Plan, place: Place) -> Instance:
         """Make the pod VM in this place, all or nothing."""
@@ -49,9 +49,9 @@ class Fleet:
 
     async def existing(self, plan: translate.Plan) -> str:
         """The id of a living instance that was made for this very sandbox before, "" when there is none."""
-        found = await self._by_name.see(plan.request.name)
+        found = await self._by_sandbox.see(plan.request.sandbox)
         mine = shapes.owned(found) if found else None
-        if not found or not mine or (mine.owner, mine.sandbox) != (plan.request.owner, plan.request.sandbox):
+        if not found or not mine or (mine.owner, mine.name) != (plan.request.owner, plan.request.name):
             return ""
         return "" if shapes.state(found) in shapes.ENDING else str(found["InstanceId"])
 
@@ -239,7 +239,7 @@ class Fleet:
         if key == "instance-id":
             return {str(one["InstanceId"]): one for one in found}
         living = [one for one in found if shapes.state(one) not in shapes.ENDING]
-        return {owned.name: one for one in living if (owned := shapes.owned(one)) is not None}
+        return {owned.sandbox: one for one in living if (owned := shapes.owned(one)) is not None}
 
     async def _all(self, key: str, values: list[str]) -> list[shapes.Reply]:
         found: list[shapes.Reply] = []
