@@ -49,12 +49,15 @@ LANES = (
         Suite("lint", (), 300),
         Suite("unit", ("unit", "architecture"), 600),
         Suite("interop", ("interop",), 900),
-        Suite("image", ("image",), 1800),  # builds pod VM images, on one core
+        Suite("drivers", ("contract", "fakes"), 1800),
     ),
-    (Suite("functional", ("functional", "contract", "fakes"), 1200),),
+    (
+        Suite("functional", ("functional",), 1500),
+        Suite("image", ("image",), 1500),  # builds pod VM images, on one core
+    ),
 )
 # Whole pods have deadlines of their own and measure time: nothing runs beside them.
-ALONE = (Suite("e2e", ("e2e",), 1800), Suite("chaos", ("chaos",), 300))
+ALONE = (Suite("e2e", ("e2e",), 1800), Suite("chaos", ("chaos",), 600))
 
 
 def holding_tests(suite: Suite) -> list[str]:

@@ -17,6 +17,7 @@ import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from caa.testing.demo import world
@@ -33,11 +34,14 @@ class Silence:
 
     count: int = 0
     longest: float = 0.0
+    at: str = ""  # when the longest ended, to be looked up in the logs
     _last: float = field(default_factory=time.monotonic)
 
     def heard(self, count: int = 1) -> None:
         now = time.monotonic()
-        self.longest, self._last = max(self.longest, now - self._last), now
+        if now - self._last > self.longest:
+            self.longest, self.at = now - self._last, datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._last = now
         self.count += count
 
 
@@ -106,6 +110,7 @@ async def _measure(address: str, port: int) -> dict[str, Any]:
         silence.heard(0)
     found = {
         "pings_sent": sent.count, "pings_lost": sent.count - pings.count, "ping_silence_ms": _ms(pings),
+        "ping_silence_ended": pings.at,
         "tcp_bytes": stream.count, "tcp_silence_ms": _ms(stream), "tcp_error": _error(copying),
     }  # fmt: skip
     for task in (pinging, copying):
