@@ -149,7 +149,9 @@ def _as_nobody(path: Path, data: bytes) -> int:
 
 
 async def test_a_second_relay_is_refused_and_the_first_serves_on(node):
-    done = await asyncio.to_thread(_second_relay, settings(node.paths, "local"))
+    """With the same state directory it would take over."""
+    other = settings(node.paths, "local") | {"CAA_STATE_DIR": str(node.paths.top / "elsewhere")}
+    done = await asyncio.to_thread(_second_relay, other)
     assert done.returncode != 0
     assert "another relay already serves" in done.stderr
     assert "Traceback" not in done.stderr
