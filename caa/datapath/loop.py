@@ -7,7 +7,7 @@ every handler works on non-blocking descriptors and takes EAGAIN for an answer.
 from __future__ import annotations
 
 import posix
-from _heapq import heappop, heappush
+from _heapq import heapify, heappop, heappush
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, POLLOUT, epoll
 from select import poll as poller
 from time import monotonic
@@ -34,6 +34,7 @@ BROKEN = EPOLLHUP | EPOLLERR
 BUFFER_SIZE = 128 << 10
 _BATCH = 64
 _GROWTH = 64
+_CROWDED = 32  # timers; with more, those that were cancelled are looked for
 # epoll takes at most 2^31 ms, and a caller may well say "in a year".
 _LONGEST_WAIT = 3600.0
 # Lines of one kind in one second; beyond it they are only counted, for a flood of bad peers must not fill a disk.
@@ -66,6 +67,7 @@ class Loop:
 
     __slots__ = (
         "_crash",
+        "_crowded",
         "_dying",
         "_epoll",
         "_handlers",
@@ -88,6 +90,7 @@ class Loop:
         self._timers: list[Timer] = []
         self._dying: list[Closable] = []
         self._order = 0
+        self._crowded = _CROWDED
         self._running = False
         self.pool = Pool(BUFFER_SIZE + SLACK)
         self.raw = self.pool.take()
@@ -162,7 +165,15 @@ class Loop:
         self._order += 1
         timer = Timer(monotonic() + delay, self._order, call=call)
         heappush(self._timers, timer)
+        if len(self._timers) > self._crowded:
+            self._thin_out()
         return timer
+
+    def _thin_out(self) -> None:
+        """Drop the timers that were cancelled: each dial leaves some, which would stay until they are due."""
+        self._timers[:] = [timer for timer in self._timers if timer.call is not None]
+        heapify(self._timers)
+        self._crowded = max(_CROWDED, 2 * len(self._timers))
 
     def count(self, what: str, text: str = "") -> None:
         """Count an event; with a text, say it on stderr too, unless this kind is said too often."""

@@ -41,6 +41,7 @@ _OUT_OF_ROOM = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 _REST_SECONDS = 0.2
 # A Go shim that finds the queue full fails at once and never sends its StopVM again.
 _BACKLOG = 4096
+_ALLOWED = frozenset((0, posix.geteuid()))  # one for all sockets
 _ACCEPTS = 64  # connections taken in one event
 
 
@@ -145,7 +146,7 @@ def peer_uid(sock: Sock) -> int:
 
 def allowed_uids() -> frozenset[int]:
     """Root and ourselves."""
-    return frozenset((0, posix.geteuid()))
+    return _ALLOWED
 
 
 def listen_unix(loop: Loop, path: str, *, accepted: Callable[[Sock], object]) -> Listener:

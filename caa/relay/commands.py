@@ -5,6 +5,8 @@ Field numbers as in `caa/wire/proto/src/relay.proto`.
 
 from __future__ import annotations
 
+from sys import intern
+
 from caa.datapath import edits
 from caa.datapath.channel import Channel
 from caa.datapath.frames import (
@@ -193,7 +195,8 @@ def _reason(payload: bytes) -> str:
 
 
 def _target(payload: bytes) -> Target:
-    files = TlsFiles(ca=_text(payload, 5), cert=_text(payload, 6), key=_text(payload, 7), min_version=_text(payload, 8))
+    ca, cert, key, version = (intern(_text(payload, field)) for field in (5, 6, 7, 8))  # the same for most pods
+    files = TlsFiles(ca=ca, cert=cert, key=key, min_version=version)
     files.ciphers = tuple(name for name in _text(payload, 9).replace(":", ",").replace(" ", "").split(",") if name)
     addresses = tuple(address.decode("utf-8", "replace") for address in edits.all_bytes(payload, 2))
     target = Target(addresses, edits.last_varint(payload, 3), server_name=_text(payload, 4), files=files)
