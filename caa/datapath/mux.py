@@ -350,7 +350,7 @@ class Mux:
             return False
 
     def _walk(self, data: memoryview) -> None:
-        """Pass on runs of bytes for the same branch; what is left of a header waits in `_part`."""
+        """Pass on runs of bytes for the same branch; what is left of a header waits in `part`."""
         if self.part:
             data = memoryview(bytearray(self.part) + data)
             self.part = b""
