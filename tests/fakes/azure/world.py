@@ -26,6 +26,7 @@ from caa.testing.clock import ScaledClock
 from providers.azure.around import Waits
 from tests.fakes.azure.arm import Azure
 from tests.fakes.azure.role import Role
+from tests.fakes.azure.rules import Site
 from tests.fakes.wire import Wire
 
 OWNER = Owner(cluster="c1", node="n1")
@@ -42,20 +43,8 @@ class World:
 
     def environ(self, **other: str) -> dict[str, str]:
         """The settings of a node in this cloud; "" takes one away."""
-        site = self.azure.site
         found = {
-            "AZURE_CLIENT_ID": "client",
-            "AZURE_CLIENT_SECRET": "secret",
-            "AZURE_TENANT_ID": site.tenant,
-            "AZURE_SUBSCRIPTION_ID": site.subscription,
-            "AZURE_REGION": site.region,
-            "AZURE_RESOURCE_GROUP": site.group,
-            "AZURE_SUBNET_ID": site.subnet,
-            "AZURE_NSG_ID": site.nsg,
-            "AZURE_IMAGE_ID": site.image,
-            "AZURE_RESOURCE_MANAGER_ENDPOINT": self.wire.url,
-            "AZURE_AUTHORITY_HOST": self.wire.url,
-            "AZURE_CA_BUNDLE": str(self.ca),
+            **reached(self.azure.site, self.wire.url, ca=self.ca),
             "CAA_CATALOGUE_DIR": str(self.folder / "catalogue"),
             "CLOUD_CALLS_PER_SECOND": "100",
             **other,
@@ -100,14 +89,37 @@ def launch(name: str = "podvm-web-0a1b2c3d", **other: object) -> LaunchRequest:
 async def world(folder: Path) -> AsyncIterator[World]:
     """A world whose ledger is empty when the block ends."""
     azure = Azure(Role.of_page())
+    with Wire(azure, tls=certified(folder)) as wire:
+        yield World(folder, azure, wire)
+        azure.estate.advance()
+        assert not azure.ledger, str(azure.ledger)
+
+
+def reached(site: Site, url: str, *, ca: Path) -> dict[str, str]:
+    """The settings that reach a fake Azure at this URL."""
+    return {
+        "AZURE_CLIENT_ID": "client",
+        "AZURE_CLIENT_SECRET": "secret",
+        "AZURE_TENANT_ID": site.tenant,
+        "AZURE_SUBSCRIPTION_ID": site.subscription,
+        "AZURE_REGION": site.region,
+        "AZURE_RESOURCE_GROUP": site.group,
+        "AZURE_SUBNET_ID": site.subnet,
+        "AZURE_NSG_ID": site.nsg,
+        "AZURE_IMAGE_ID": site.image,
+        "AZURE_RESOURCE_MANAGER_ENDPOINT": url,
+        "AZURE_AUTHORITY_HOST": url,
+        "AZURE_CA_BUNDLE": str(ca),
+    }
+
+
+def certified(folder: Path) -> ssl.SSLContext:
+    """TLS for the loopback; its authority is `ca.pem` in the folder."""
     (folder / "ca.pem").write_bytes(_pem()[0])
     (folder / "server.pem").write_bytes(b"".join(_pem()))
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(folder / "server.pem")
-    with Wire(azure, tls=tls) as wire:
-        yield World(folder, azure, wire)
-        azure.estate.advance()
-        assert not azure.ledger, str(azure.ledger)
+    return tls
 
 
 def plain(text: str, world: World) -> str:
