@@ -194,8 +194,12 @@ class Fleet:
             where = shapes.where(disk)
             if where is None:
                 raise ProviderError(f"the root disk of {name} is {disk[:200]}, which is no id of a disk")
-            token = await self._arm.begin(_UPDATE_DISK, where.group, where.name, {"tags": dict(plan.tags)})
-            del token  # tags are there at once
+            try:
+                await self._arm.begin(_UPDATE_DISK, where.group, where.name, {"tags": dict(plan.tags)})
+            except ProviderUnavailable as error:
+                if not str(error).startswith(_HELD):
+                    raise
+                return None  # Azure still works on the disk
             return True
 
         await self._until(tagged, self._waits.ready, what=f"the root disk of {name} exists")
