@@ -1,7 +1,12 @@
 """The fake Google Cloud itself, driven by the official SDK in ways that the driver does not use."""
 
 import json
+import shlex
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +16,13 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud import compute_v1
 from google.oauth2 import service_account
 
+from caa.config.load import load
+from caa.config.node import NODE_ROWS
+from caa.model.instance import Severity
+from caa.provider.registry import driver
 from tests.fakes.gcp.cloud import GoogleCloud
 from tests.fakes.gcp.identity import key_file
+from tests.fakes.gcp.world import launch
 from tests.fakes.wire import Wire
 
 HERE = {"project": "demo-project", "zone": "europe-west3-a"}
@@ -105,3 +115,25 @@ def test_who_is_not_known_or_not_allowed_is_refused(wire: Wire) -> None:
 def test_a_filter_that_is_none_is_refused(wire: Wire) -> None:
     with pytest.raises(BadRequest):
         list(client(compute_v1.MachineTypesClient, wire).list(request={**HERE, "filter": "name ~ 1"}))
+
+
+@pytest.fixture
+def another() -> Iterator[dict[str, str]]:
+    """The settings that `make cloud PROVIDER=gcp` prints in a process of its own, whose ledger is empty at the end."""
+    command = [sys.executable, "-m", "tests.fakes.gcp"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as cloud:
+        assert cloud.stdout is not None
+        lines = [shlex.split(cloud.stdout.readline())[1] for _ in range(10)]
+        yield dict(one.split("=", 1) for one in lines)
+        cloud.send_signal(signal.SIGINT)
+        assert "0 alive" in cloud.communicate(timeout=10)[1]
+
+
+async def test_what_make_cloud_prints_is_all_that_a_node_needs(another: dict[str, str], tmp_path: Path) -> None:
+    found = driver("gcp")
+    environ = another | {"CAA_CATALOGUE_DIR": str(tmp_path)}
+    node = found.make(load((*NODE_ROWS, *found.settings), environ))
+    assert all(finding.severity is Severity.OK for finding in await node.check())
+    made = await node.create(launch())
+    await node.delete(made.id)
+    await node.close()
