@@ -64,13 +64,28 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InitdataDigest:
+    """The digest of the initdata that the guest will have, raw bytes. `algorithm` is sha256, sha384 or sha512."""
+
+    algorithm: str
+    value: bytes
+
+    def fitted(self, size: int) -> bytes:
+        """The digest in a field of `size` bytes of a TEE's evidence: zeros behind a short one, the end of a long one
+        cut off. So Kata's shims write HOST_DATA and MRCONFIGID, and so a verifier compares them (`regularize_data` in
+        Trustee's verifier; `reference/podvm.md` 2.3)."""
+        return self.value[:size].ljust(size, b"\0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchRequest:
     """Everything a driver needs to make one pod VM.
 
     `name` is unique per sandbox: the same name asked for twice is the same instance. `token` is the idempotency token
     for clouds that take one. `instance_type` is already chosen ("" where the driver takes `sizing` as numbers).
     `user_data` is the cloud-config document, not yet base64. `image` is "" for the configured default. `namespace` and
-    `pod` are for the tags. `volumes` are disks of the cloud, by its ids, to attach in this order.
+    `pod` are for the tags. `volumes` are disks of the cloud, by its ids, to attach in this order. `initdata` is for
+    drivers that write a confidential VM's launch data (HOST_DATA, MRCONFIGID).
     """
 
     name: str
@@ -85,6 +100,7 @@ class LaunchRequest:
     namespace: str = ""
     pod: str = ""
     volumes: tuple[str, ...] = ()
+    initdata: InitdataDigest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,9 +53,9 @@ class UserData:
             await asyncio.to_thread(initdata.parse, pod.initdata)
 
     async def render(self, sandbox: Sandbox) -> Boot:
-        return Boot(user_data=await asyncio.to_thread(self._render, sandbox))
+        return await asyncio.to_thread(self._render, sandbox)
 
-    def _render(self, sandbox: Sandbox) -> bytes:
+    def _render(self, sandbox: Sandbox) -> Boot:
         if sandbox.network is None or sandbox.tunnel is None:
             raise InvalidInput(f"the record of sandbox {sandbox.id} lacks its network or tunnel")
         config = ForwarderConfig(
@@ -67,12 +67,9 @@ class UserData:
             external_net_via_podvm=self.settings.external_net_via_podvm,
             allow_link_local=self.settings.allow_link_local,
         )
-        parts = Parts(
-            forwarder=config,
-            initdata=sandbox.pod.initdata or self.settings.initdata,
-            scratch_space=self.settings.scratch_space,
-        )
-        return render(parts, self._budget)
+        text = sandbox.pod.initdata or self.settings.initdata
+        parts = Parts(forwarder=config, initdata=text, scratch_space=self.settings.scratch_space)
+        return Boot(user_data=render(parts, self._budget), initdata=initdata.digest_in_guest(text))
 
     def _server_tls(self, sandbox: Sandbox) -> ServerTls:
         if self._certificates is None:

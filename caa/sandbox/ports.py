@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from caa.model.ids import SandboxId
-from caa.model.instance import IPAddress, Owner
+from caa.model.instance import InitdataDigest, IPAddress, Owner
 from caa.model.network import PodNetwork, Standing, Tunnel, Whose
 from caa.model.sandbox import PodSpec, Sandbox
 
@@ -97,9 +97,10 @@ class AgentLinks(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boot:
-    """The rendered user data: one document for the cloud, never kept."""
+    """The rendered user data: one document for the cloud, never kept; and the digest of the initdata in it."""
 
     user_data: bytes = field(repr=False)
+    initdata: InitdataDigest | None = None
 
 
 class BootData(Protocol):

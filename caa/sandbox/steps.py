@@ -83,6 +83,7 @@ class Launch:
             image=record.pod.image,
             namespace=record.pod.pod_namespace,
             pod=record.pod.pod_name,
+            initdata=boot.initdata,
         )
         instance = await self.provider.create(request)
         if not instance.id or not instance.addresses:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from caa.errors import InitdataError
+from caa.model.instance import InitdataDigest
 from caa.userdata.toml_guard import refuse_hostile
 
 ANNOTATION = "io.katacontainers.config.hypervisor.cc_init_data"
@@ -53,6 +54,12 @@ def parse(text: str, source: str = ANNOTATION) -> Initdata:
         raise _error(source, "it needs a table [data] whose values are all strings")
     digest = hashlib.new(algorithm, text.encode()).hexdigest()
     return Initdata(text, algorithm, digest, MappingProxyType(data))
+
+
+def digest_in_guest(text: str, source: str = ANNOTATION) -> InitdataDigest:
+    """The digest of what the guest will have: of `text`, or of the dummy where it is "". Raises `InitdataError`."""
+    parsed = parse(text or DUMMY, source)
+    return InitdataDigest(algorithm=parsed.algorithm, value=bytes.fromhex(parsed.digest))
 
 
 def encode(text: str) -> str:

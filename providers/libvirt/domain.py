@@ -4,13 +4,15 @@ The elements are libvirt's (formatdomain, formatstorage); all but `sev-snp` and 
 `sev-snp` came with 10.5, `tdx` with 11.6. Everything that a pod may write goes through an XML writer, never a template.
 """
 
+import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 from xml.etree import ElementTree
 
-from caa.errors import Misconfigured
+from caa.errors import InvalidRequest, Misconfigured
+from caa.model.instance import InitdataDigest
 from providers.libvirt.facts import Facts, PoolFacts, VolumeFacts
 from providers.libvirt.translate import NAMESPACE, PREFIX, Plan, Record, Site, metadata
 
@@ -21,6 +23,11 @@ LAUNCH_ORDER: Final = ("sev-snp", "tdx", "s390-pv", "sev")  # what DISABLECVM=fa
 # The guest owner's policy, without debugging: SEV API 1.55 table 2 (NODBG, NOKS), SNP firmware ABI 1.55 table 8 (SMT
 # allowed, and the bit that has to be one), TDX module's SEPT_VE_DISABLE.
 _POLICIES: Mapping[str, int] = MappingProxyType({"sev": 0x3, "sev-snp": 0x30000, "tdx": 0x10000000})
+
+# Where the host writes what the guest's initdata has to be, and how many bytes there are (formatdomain, "Launch
+# Security"). SEV and Secure Execution have no such field.
+_HOST_DATA: Mapping[str, tuple[str, int]] = MappingProxyType({"sev-snp": ("hostData", 32), "tdx": ("mrConfigId", 48)})
+_DIGEST_BYTES: Mapping[str, int] = MappingProxyType({"sha256": 32, "sha384": 48, "sha512": 64})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,7 @@ def domain(site: Site, plan: Plan, *, parts: Parts) -> str:
     _devices(root, site, plan=plan, parts=parts, confidential=bool(kind))
     if kind:
         _launch(root, site, facts=parts.facts, kind=kind)
+        _host_data(root, plan.initdata, kind=kind)
     return text(root)
 
 
@@ -322,3 +330,17 @@ def _launch(root: Element, site: Site, *, facts: Facts, kind: str) -> None:
         _leaf(security, "policy", f"0x{policy:x}")
     if kind == "tdx":
         _leaf(security, "quoteGenerationService")
+
+
+def _host_data(root: Element, digest: InitdataDigest | None, *, kind: str) -> None:
+    """What the guest's initdata has to be, into the part of its evidence that the host writes before the launch."""
+    security = root.find("launchSecurity")
+    if digest is None or kind not in _HOST_DATA or security is None:
+        return
+    if len(digest.value) != _DIGEST_BYTES.get(digest.algorithm):
+        raise InvalidRequest(
+            f"an initdata digest of {digest.algorithm[:16]} with {len(digest.value)} bytes is none: {kind} takes a "
+            "sha256, sha384 or sha512"
+        )
+    tag, size = _HOST_DATA[kind]
+    _leaf(security, tag, base64.b64encode(digest.fitted(size)).decode())

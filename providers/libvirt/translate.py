@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from caa.errors import InstanceTypeError, InvalidRequest, ProviderError
 from caa.model.ids import InstanceId, SandboxId
-from caa.model.instance import InstanceState, InstanceType, IPAddress, Tee
+from caa.model.instance import InitdataDigest, InstanceState, InstanceType, IPAddress, Tee
 from caa.provider.contract import Instance, LaunchRequest, Owner
 from caa.provider.requests import IMAGE_ANNOTATION, image_of
 from providers.libvirt.facts import Facts
@@ -100,6 +100,7 @@ class Plan:
     memory_mib: int
     image: str
     data: tuple[str, ...]
+    initdata: InitdataDigest | None = None
 
 
 def plan(site: Site, request: LaunchRequest, *, uuid: str, now: float) -> Plan:
@@ -120,7 +121,12 @@ def plan(site: Site, request: LaunchRequest, *, uuid: str, now: float) -> Plan:
         tags={**site.tags, **request.tags, "namespace": request.namespace, "pod": request.pod},
     )
     return Plan(
-        record=record, vcpus=vcpus, memory_mib=memory, image=image(site, request), data=_data(site, request.volumes)
+        record=record,
+        vcpus=vcpus,
+        memory_mib=memory,
+        image=image(site, request),
+        data=_data(site, request.volumes),
+        initdata=request.initdata,
     )
 
 

@@ -1,5 +1,6 @@
 """What the user data is made of, and what is refused before a cloud is asked."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_interface
@@ -10,6 +11,7 @@ import yaml
 
 from caa.errors import InitdataError, InvalidInput, UserDataTooLarge
 from caa.model.ids import SandboxId
+from caa.model.instance import InitdataDigest
 from caa.model.network import PodNetwork, Tunnel
 from caa.model.sandbox import Phase, PodSpec, Sandbox
 from caa.node.boot_data import GuestSettings, UserData, default_initdata
@@ -106,3 +108,19 @@ def test_the_nodes_default() -> None:
         default_initdata("AAAA")
     with pytest.raises(InitdataError, match="INITDATA"):
         default_initdata(initdata.encode("x ="))
+
+
+@pytest.mark.parametrize(
+    ("own", "nodes", "expected"),
+    [(OTHER, TOML, OTHER), ("", TOML, TOML), ("", "", initdata.DUMMY)],
+    ids=["the pod's", "the node's", "the dummy"],
+)
+async def test_the_digest_is_of_the_initdata_that_the_guest_will_have(own: str, nodes: str, expected: str) -> None:
+    """A confidential VM's HOST_DATA or MRCONFIGID is made of it; the guest measures the dummy where there is none."""
+    data = UserData(Certificates(), Budget(), settings=GuestSettings(initdata=nodes))
+    boot = await data.render(replace(RECORD, pod=replace(RECORD.pod, initdata=own)))
+    assert boot.initdata == InitdataDigest(algorithm="sha256", value=hashlib.sha256(expected.encode()).digest())
+
+
+def test_the_dummys_digest_is_the_one_that_verifiers_know() -> None:
+    assert initdata.digest_in_guest("").value.hex() == initdata.DUMMY_DIGEST

@@ -13,6 +13,7 @@ from caa.model.ids import InstanceId, SandboxId
 from caa.model.instance import (
     Capabilities,
     Finding,
+    InitdataDigest,
     Instance,
     InstanceState,
     InstanceType,
@@ -27,6 +28,7 @@ from caa.sandbox.service import Limits, SandboxService
 from caa.sandbox.steps import Connect, Launch, Link, Note, Own, Step
 
 OWNER = Owner(cluster="c1", node="n1")
+DIGEST = InitdataDigest(algorithm="sha256", value=bytes(range(32)))
 NETWORK = PodNetwork(interface="eth0", hwaddr="0a:00:00:00:00:01", mtu=1500, addresses=(ip_interface("10.1.0.5/24"),))
 
 
@@ -218,7 +220,9 @@ class FakeBootData:
     async def render(self, sandbox: Sandbox) -> Boot:
         assert sandbox.network is not None
         assert sandbox.tunnel is not None
-        boot: Boot = await self.faults.around("boot_data.render", lambda: Boot(user_data=b"#cloud-config\n"))
+        boot: Boot = await self.faults.around(
+            "boot_data.render", lambda: Boot(user_data=b"#cloud-config\n", initdata=DIGEST)
+        )
         return boot
 
 

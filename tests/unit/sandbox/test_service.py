@@ -58,6 +58,12 @@ async def test_a_pod_lives_and_goes(bench: Any) -> None:
     assert bench.store.rows == {}
 
 
+async def test_the_driver_learns_the_digest_of_the_initdata(bench: Any) -> None:
+    """Which `render` told, for what was rendered: HOST_DATA must never be of another text than the guest's."""
+    await started(bench)
+    assert bench.provider.requests[0].initdata.value == bytes(range(32))
+
+
 async def test_the_record_is_saved_before_each_act(bench: Any) -> None:
     await started(bench)
     acts = [
