@@ -44,11 +44,12 @@ _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)  # an agent expects them as a
 class Options:
     """What to boot. `agent` is the agent's command line; it has to listen at the forwarder's `agent_socket`.
 
-    `environ` is what agent and forwarder get.
+    `environ` is what agent and forwarder get; below `machine` is what the machine says about itself.
     """
 
     agent: tuple[str, ...]
     environ: Mapping[str, str]
+    machine: Path = Path("/")
     forwarder: prepare.Options = field(default_factory=prepare.Options)
     rules: provision.Rules = field(default_factory=provision.Rules)
 

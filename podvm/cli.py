@@ -20,6 +20,7 @@ agent-protocol-forwarder [flags]
     -allow-link-local NETWORKS     what containers may reach of 169.254.0.0/16 and other metadata addresses
 boot [flags of both] -- <agent command>
                     both and the agent, where there is no systemd
+    -machine /                     the folder below which the machine says in which cloud it is
 """
 
 import os
@@ -35,6 +36,7 @@ from caa.model.network import IPNetwork
 from caa.userdata import paths
 from podvm import azure_ready, boot, forwarder, prepare, provision, scratch, tpm
 from podvm.clouds import sources
+from podvm.clouds.machine import Machine
 from podvm.measure import Presence, Tpm
 from podvm.progress import log_to_console, say
 
@@ -66,7 +68,8 @@ def main(argv: Sequence[str]) -> int:
         if program == "agent-protocol-forwarder":
             return _run_forwarder(forwarder_options(Flags(_FORWARDER, rest)))
         if program == "boot":
-            return boot.boot(boot_options(rest), sources())
+            options = boot_options(rest)
+            return boot.boot(options, sources(Machine(options.machine)))
     except FlagError as error:
         say(f"{program}: {error}")
         return 2
@@ -80,8 +83,14 @@ def boot_options(argv: Sequence[str]) -> boot.Options:
     agent = tuple(argv[split + 1 :])
     if not agent:
         raise FlagError("the agent's command is missing: boot [flags] -- <agent command>")
-    flags = Flags({**_USER_DATA, "tpm": Presence.OFF.value, **_FORWARDER}, argv[:split])
-    return boot.Options(agent=agent, environ=os.environ, forwarder=forwarder_options(flags), rules=_rules(flags))
+    flags = Flags({**_USER_DATA, "tpm": Presence.OFF.value, "machine": "/", **_FORWARDER}, argv[:split])
+    return boot.Options(
+        agent=agent,
+        environ=os.environ,
+        machine=Path(flags.text("machine")),
+        forwarder=forwarder_options(flags),
+        rules=_rules(flags),
+    )
 
 
 def forwarder_options(flags: Flags) -> prepare.Options:

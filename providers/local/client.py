@@ -11,7 +11,7 @@ import os
 import select
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -51,7 +51,10 @@ class Machines(Protocol):
         """Whether a process of it runs."""
 
     def launch(self, record: Record, user_data: bytes) -> Record:
-        """Make the machine and start the guest. On an error the caller removes what was made."""
+        """Make the machine and start the guest; an address that the record has already is kept.
+
+        Without user data there is no config drive. On an error the caller removes what was made.
+        """
 
     def remove(self, name: str) -> None:
         """Return when nothing of it is left; absent is success."""
@@ -63,9 +66,11 @@ class Machines(Protocol):
 class LocalMachines:
     """Machines on this kernel."""
 
-    def __init__(self, site: Site, cgroups: Cgroups) -> None:
+    def __init__(self, site: Site, cgroups: Cgroups, *, cabled: Callable[[str, int], None] | None = None) -> None:
+        """`cabled` is called with name and process id of a machine that has its network and waits to start."""
         self._site = site
         self._cgroups = cgroups
+        self._cabled = cabled
         self._vms = site.state_dir / "vms"
         self._addresses = site.state_dir / "addresses"
 
@@ -99,7 +104,7 @@ class LocalMachines:
     def launch(self, record: Record, user_data: bytes) -> Record:
         """Record, address, cgroups, process, cable, guest: in this order, so that `remove` finds whatever was begun."""
         self._save_new(record)
-        record = replace(record, address=self._claim(record.name))
+        record = replace(record, address=record.address or self._claim(record.name))
         self._save(record)
         self._start(record, user_data)
         return record
@@ -188,6 +193,8 @@ class LocalMachines:
             assert record.address is not None
             with self._lock():
                 bridge.plug(self._site, record.name, address=self._site.interface(record.address), pid=pid)
+            if self._cabled is not None:
+                self._cabled(record.name, pid)
             _insert(config_drive, user_data)
             _await_guest(reports)
         if not self.alive(record.name):

@@ -9,7 +9,7 @@ imported by the driver. It imports as little as it can: an interpreter with `cty
 On the report descriptor it writes `pid <number>`, and later `error <what>` or nothing: a closed descriptor without
 an error means that the guest's command runs. On the drive descriptor it waits for the user data before the guest
 starts, so the network interface is there from the first instruction on; the user data holds the pod VM's private key
-and therefore never touches a disk: the config drive is a tmpfs.
+and therefore never touches a disk: the config drive is a tmpfs. User data of size 0 means no config drive.
 
 A cgroup mount is written `<mount point>|<type>|<options>|<our cgroup in it>`.
 """
@@ -82,6 +82,8 @@ def _fill_config_drive(drive: int, name: str, *, size: int) -> None:
     os.close(drive)
     if len(document) != size:
         os._exit(1)
+    if not document:
+        return
     _mount("tmpfs", "/media", kind="tmpfs", flags=_SAFE, data="mode=755")
     os.mkdir("/media/cidata", 0o700)
     _write("/media/cidata/user-data", document)

@@ -20,13 +20,14 @@ _NOT_A_CONTROLLER = frozenset({"rw", "ro", "xattr", "clone_children", "nsdelegat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """Where this node's local pod VMs live: the settings, and the node's interpreter."""
+    """Where this node's local pod VMs live: the settings, the node's interpreter, more flags for the guest's boot."""
 
     state_dir: Path
     subnet: IPv4Network
     bridge: str
     agent_command: tuple[str, ...]
     python: str
+    boot_flags: tuple[str, ...] = ()
 
     @property
     def mark(self) -> str:
@@ -164,7 +165,7 @@ def launch_command(
         agent = (*python, "-m", "caa.testing.agent", "--server-addr", f"unix://{_AGENT_SOCKET}")
         place = (f"-kata-agent-socket={_AGENT_SOCKET}",)
     machine = [*python, "-S", script, str(report), str(drive), record.name, str(size), *mounts]
-    return [*machine, "--", *python, "-m", "podvm", "boot", *place, "--", *agent]
+    return [*machine, "--", *python, "-m", "podvm", "boot", *place, *site.boot_flags, "--", *agent]
 
 
 def _mount_options(kind: str, options: str) -> str:

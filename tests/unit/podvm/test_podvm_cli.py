@@ -1,6 +1,7 @@
 """The guest's command line takes the reference's flags, with one dash or two."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from caa.datapath.flags import FlagError
 from caa.errors import InvalidInput
 from podvm import boot, cli, prepare, provision
+from podvm.clouds.contract import Source
 from podvm.measure import Presence, Tpm
 
 
@@ -77,6 +79,24 @@ def test_boot_takes_the_agent_behind_two_dashes(programs: list[Any]) -> None:
     assert options.agent == ("/bin/agent", "--", "-x")
     assert options.forwarder.listen == "[::]:15150"
     assert options.rules.unmeasured_attestation
+    assert options.machine == Path("/")
+
+
+def test_boot_looks_below_a_folder_for_what_the_machine_is(
+    programs: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    strings = tmp_path / "sys/class/dmi/id"
+    strings.mkdir(parents=True)
+    (strings / "sys_vendor").write_text("Amazon EC2\n")
+    present: list[str] = []
+
+    def note(options: boot.Options, sources: Sequence[Source]) -> int:
+        present.extend(one.name for one in sources if one.present())
+        return 0
+
+    monkeypatch.setattr(boot, "boot", note)
+    assert cli.main(["boot", "-machine", str(tmp_path), "--", "/bin/agent"]) == 0
+    assert present == ["aws"]
 
 
 @pytest.mark.parametrize(

@@ -142,3 +142,6 @@ def test_the_command_line_holds_everything_but_the_user_data() -> None:
         replace(SITE, agent_command=("/bin/agent", "-x")), record, cgroups=[], descriptors=(7, 8), size=6
     )
     assert own[-4:] == ["boot", "--", "/bin/agent", "-x"]
+    more = replace(SITE, agent_command=("/bin/agent",), boot_flags=("-machine=/firmware",))
+    told = translate.launch_command(more, record, cgroups=[], descriptors=(7, 8), size=0)
+    assert told[-4:] == ["boot", "-machine=/firmware", "--", "/bin/agent"]
