@@ -156,6 +156,11 @@ class Ec2:
         with self._lock:
             self.backend.stop_instances([instance])
 
+    def settle(self) -> None:
+        """Bring states and ledger to what they are by now."""
+        with self._lock:
+            self._sync()
+
     # --- inside
 
     def _furnish(self) -> None:

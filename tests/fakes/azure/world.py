@@ -1,6 +1,5 @@
 """A fake Azure with the driver over it, for tests: one object to ask, and an empty ledger at the end."""
 
-import asyncio
 import datetime
 import functools
 import ipaddress
@@ -17,72 +16,54 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 import providers.azure
-from caa.config.load import load
-from caa.config.node import NODE_ROWS
-from caa.model.ids import SandboxId
-from caa.model.instance import LaunchRequest, Owner
-from caa.provider.contract import Provider
-from caa.testing.clock import ScaledClock
 from providers.azure.around import Waits
+from tests.fakes import world as any_cloud
 from tests.fakes.azure.arm import Azure
 from tests.fakes.azure.role import Role
 from tests.fakes.azure.rules import Site
 from tests.fakes.wire import Wire
+from tests.fakes.world import OWNER, launch
 
-OWNER = Owner(cluster="c1", node="n1")
-SPEED = 50.0  # how much faster than the world's clock the driver's runs
+__all__ = ["OWNER", "World", "launch", "plain", "world"]
 
 
-class World:
-    """`azure` is the cloud, `wire` its port, `make` gives drivers."""
+class World(any_cloud.World):
+    """`azure` is the cloud."""
+
+    driver = providers.azure
 
     def __init__(self, folder: Path, azure: Azure, wire: Wire) -> None:
-        self.folder, self.azure, self.wire = folder, azure, wire
+        super().__init__(folder, wire)
+        self.azure, self.faults, self.ledger = azure, azure.faults, azure.ledger
         self.waits = Waits(read_timeout=2.0)
         self.ca = folder / "ca.pem"
 
-    def environ(self, **other: str) -> dict[str, str]:
-        """The settings of a node in this cloud; "" takes one away."""
-        found = {
-            **reached(self.azure.site, self.wire.url, ca=self.ca),
-            "CAA_CATALOGUE_DIR": str(self.folder / "catalogue"),
-            "CLOUD_CALLS_PER_SECOND": "100",
-            **other,
+    def settings(self) -> Mapping[str, str]:
+        site = self.azure.site
+        return {
+            "AZURE_CLIENT_ID": "client",
+            "AZURE_CLIENT_SECRET": "secret",
+            "AZURE_TENANT_ID": site.tenant,
+            "AZURE_SUBSCRIPTION_ID": site.subscription,
+            "AZURE_REGION": site.region,
+            "AZURE_RESOURCE_GROUP": site.group,
+            "AZURE_SUBNET_ID": site.subnet,
+            "AZURE_NSG_ID": site.nsg,
+            "AZURE_IMAGE_ID": site.image,
+            "AZURE_RESOURCE_MANAGER_ENDPOINT": self.wire.url,
+            "AZURE_AUTHORITY_HOST": self.wire.url,
+            "AZURE_CA_BUNDLE": str(self.ca),
         }
-        return {key: value for key, value in found.items() if value}
 
-    def make(self, **other: str) -> Provider:
-        """A driver with these settings; what is set twice is the latter."""
-        values = load((*NODE_ROWS, *providers.azure.SETTINGS), self.environ(**other))
-        return providers.azure.make(values, clock=ScaledClock(SPEED), waits=self.waits)
+    def plain(self, text: str) -> str:
+        return plain(text, self)
+
+    def settle(self) -> None:
+        self.azure.estate.advance()
 
     def calm(self) -> None:
-        """Nothing goes wrong any more."""
-        self.azure.faults.clear()
+        super().calm()
         self.azure.half_made = 0
-
-    async def swept(self, driver: Provider) -> list[str]:
-        """Remove what is owned, as the sweep of the node does, and prove that nothing is left. Returns the ids."""
-        self.calm()
-        found = [str(one.id) for one in await driver.list_owned(OWNER)]
-        await asyncio.gather(*(driver.delete(one.id) for one in await driver.list_owned(OWNER)))
-        assert not self.azure.ledger, str(self.azure.ledger)
-        return found
-
-
-def launch(name: str = "podvm-web-0a1b2c3d", **other: object) -> LaunchRequest:
-    """A launch request of a pod."""
-    fields: Mapping[str, object] = {
-        "name": name,
-        "sandbox": SandboxId(f"sandbox-{name[-8:]}"),
-        "owner": OWNER,
-        "token": f"token-{name[-8:]}",
-        "user_data": b"#cloud-config\n",
-        "namespace": "shop",
-        "pod": "web",
-        **other,
-    }
-    return LaunchRequest(**fields)  # type: ignore[arg-type]
 
 
 @asynccontextmanager
@@ -90,9 +71,9 @@ async def world(folder: Path) -> AsyncIterator[World]:
     """A world whose ledger is empty when the block ends."""
     azure = Azure(Role.of_page())
     with Wire(azure, tls=certified(folder)) as wire:
-        yield World(folder, azure, wire)
-        azure.estate.advance()
-        assert not azure.ledger, str(azure.ledger)
+        made = World(folder, azure, wire)
+        yield made
+        made.nothing_left()
 
 
 def reached(site: Site, url: str, *, ca: Path) -> dict[str, str]:

@@ -1,0 +1,53 @@
+"""EC2's part in the table of faults."""
+
+from tests.fakes.aws.world import World, world
+from tests.fakes.fault_table import FaultTable, Places
+
+_MAKING = (
+    "DescribeInstances", "RunInstances", "DescribeInstanceTypes", "DescribeInstanceTypeOfferings", "DescribeImages",
+    "DescribeSubnets", "DescribeVolumes", "DescribeLaunchTemplateVersions", "AttachVolume", "DescribeAddresses",
+    "AllocateAddress", "AssociateAddress",
+)  # fmt: skip
+_ENDING = ("DescribeInstances", "TerminateInstances", "DescribeAddresses", "DisassociateAddress", "ReleaseAddress")
+
+
+def _prepare(aws: World) -> None:
+    aws.ec2.delays.ending = 0.2  # addresses are held until the instance is gone
+    aws.ec2.backend.create_launch_template("kata", "", {"InstanceType": "m6a.large"}, {})
+
+
+def _slow(aws: World, seconds: float) -> None:
+    aws.ec2.delays.address = seconds
+
+
+def _places(aws: World) -> Places:
+    _, second, third = aws.ec2.subnets
+    return Places(
+        settings={"FALLBACK_ZONES": f"{second},{third}", "FALLBACK_TYPES": "c6a.large,m6a.xlarge"},
+        full=frozenset({("m6a.large", "")}),
+        next_type="c6a.large",
+        two_zones={"FALLBACK_ZONES": second},
+        second=f"m6a.large in {second}",
+        code="InsufficientInstanceCapacity",
+        is_spot=lambda noted: noted.request.form.get("InstanceMarketOptions.MarketType") == "spot",
+    )
+
+
+TABLE = FaultTable(
+    cloud="aws",
+    world=world,
+    making=_MAKING,
+    ending=_ENDING,
+    staying=("DescribeImages", "RunInstances", "AllocateAddress", "AttachVolume"),
+    make="RunInstances",
+    everything={"USE_PUBLIC_IP": "1", "EXTERNAL_NETWORK_VIA_PODVM": "1", "USE_PODVM_LAUNCHTEMPLATE": "1"},
+    once=frozenset({"AllocateAddress"}),
+    hurried={"read_timeout": 0.3, "looks": 5, "undo": 200, "running": 20, "address": 20, "attach": 20},
+    prepare=_prepare,
+    volume=lambda aws: aws.ec2.make_volume("eu-west-1a"),
+    slow=_slow,
+    began=lambda aws: aws.ec2.began,
+    places=_places,
+    missing=("PODVM_AMI_ID", "AWS_SUBNET_ID", "AWS_SG_IDS"),
+    unset={"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9"},
+)

@@ -1,0 +1,52 @@
+"""Azure's part in the table of faults."""
+
+import itertools
+
+from tests.fakes.azure.world import World, world
+from tests.fakes.fault_table import FaultTable, Places
+
+_MAKING = (
+    "VirtualMachines.CreateOrUpdate", "VirtualMachines.Get", "NetworkInterfaces.List", "PublicIPAddresses.List",
+    "ResourceSkus.List", "GalleryImages.Get", "Disks.Get", "Disks.Update",
+)  # fmt: skip
+_ENDING = (
+    "VirtualMachines.Delete", "VirtualMachines.Get", "NetworkInterfaces.List", "PublicIPAddresses.List", "Disks.List",
+)  # fmt: skip
+_DISKS = itertools.count()
+
+
+def _slow(azure: World, seconds: float) -> None:
+    azure.azure.delays.power = seconds
+
+
+def _places(_: World) -> Places:
+    """The refusal comes from the long-running operation, after the VM was made half-way."""
+    return Places(
+        settings={"AZURE_ZONE": "1", "FALLBACK_ZONES": "2,3", "FALLBACK_TYPES": "Standard_DC4as_v5"},
+        full=frozenset({("Standard_DC2as_v5", "")}),
+        next_type="Standard_DC4as_v5",
+        two_zones={"AZURE_ZONE": "1", "FALLBACK_ZONES": "2"},
+        second="Standard_DC2as_v5 in 2",
+        code="ZonalAllocationFailed",
+        is_spot=lambda noted: b'"Spot"' in noted.request.body,
+    )
+
+
+TABLE = FaultTable(
+    cloud="azure",
+    world=world,
+    making=_MAKING,
+    ending=_ENDING,
+    staying=("GalleryImages.Get", "VirtualMachines.CreateOrUpdate"),
+    make="VirtualMachines.CreateOrUpdate",
+    kind="vm",
+    everything={"USE_PUBLIC_IP": "1"},
+    unread=frozenset({"VirtualMachines.CreateOrUpdate"}),  # of the answer to a PUT only the headers count
+    hurried={"read_timeout": 0.3},
+    prepare=lambda _: None,
+    volume=lambda azure: str(azure.azure.estate.make_disk(f"data{next(_DISKS)}")),
+    slow=_slow,
+    began=lambda azure: azure.azure.began,
+    places=_places,
+    missing=("AZURE_SUBSCRIPTION_ID", "AZURE_REGION", "AZURE_RESOURCE_GROUP", "AZURE_SUBNET_ID", "AZURE_IMAGE_ID"),
+)

@@ -1,0 +1,48 @@
+"""Google Cloud's part in the table of faults."""
+
+import itertools
+
+from tests.fakes.fault_table import FaultTable, Places
+from tests.fakes.gcp.world import World, world
+
+_MAKING = (
+    "instances.insert", "instances.aggregatedList", "zoneOperations.wait", "machineTypes.list", "images.get",
+    "zones.get", "tagValues.namespaced", "disks.get",
+)  # fmt: skip
+_ENDING = ("instances.aggregatedList", "instances.delete", "disks.aggregatedList")
+_DISKS = itertools.count()
+
+
+def _slow(gcp: World, seconds: float) -> None:
+    gcp.cloud.delays.making = seconds
+
+
+def _places(_: World) -> Places:
+    """c2d has SEV only: a pod VM that was to have SEV-SNP never becomes a weaker one."""
+    return Places(
+        settings={"FALLBACK_ZONES": "europe-west3-b", "FALLBACK_TYPES": "c2d-standard-2,n2d-standard-4"},
+        full=frozenset({("n2d-standard-2", "")}),
+        next_type="n2d-standard-4",
+        two_zones={"FALLBACK_ZONES": "europe-west3-b"},
+        second="n2d-standard-2 in europe-west3-b",
+        code="ZONE_RESOURCE_POOL_EXHAUSTED",
+        is_spot=lambda noted: b'"SPOT"' in noted.request.body,
+    )
+
+
+TABLE = FaultTable(
+    cloud="gcp",
+    world=world,
+    making=_MAKING,
+    ending=_ENDING,
+    staying=("images.get", "instances.insert", "zoneOperations.wait"),
+    make="instances.insert",
+    everything={"USE_PUBLIC_IP": "1", "TAGS": "team=blue"},
+    hurried={"read_timeout": 0.3, "long_poll": 0.3, "looks": 5, "undo": 200, "running": 40, "address": 20},
+    prepare=lambda _: None,
+    volume=lambda gcp: str(gcp.cloud.make_disk("europe-west3-a", f"data{next(_DISKS)}")),
+    slow=_slow,
+    began=lambda gcp: gcp.cloud.began,
+    places=_places,
+    missing=("GCP_PROJECT_ID", "GCP_ZONE", "GCP_NETWORK", "PODVM_IMAGE_NAME"),
+)
