@@ -2,9 +2,10 @@
 #   make demo  ARGS="--json"      one pod VM from the Kata socket to the container and back (root, asks for sudo);
 #                                 also --keep (exec into it), --pods N, --shim go or runtime-rs
 #   make demo  PROVIDER=libvirt   the same in a real VM, on a libvirtd of its own (emulated where KVM is not usable)
+#   make demo  PROVIDER=aws       the same with the driver of a cloud, or azure or gcp, on a fake one: no account needed
 #   make test  SUITES="unit"      lint and every test suite, or the suites named
 #   make lint                     ruff, mypy, import contracts, gofmt
-#   make cloud PROVIDER=aws       a fake cloud on the loopback until Ctrl-C; prints the settings that reach it
+#   make cloud PROVIDER=aws       a fake cloud, or azure or gcp, on the loopback until Ctrl-C; prints the settings for it
 #   make bench ARGS="--quick"     side-by-side benchmark of the data path, and hand-overs; --handover or --soak alone
 #   make chaos ARGS="--full"      kill and cut while pods work, count what they lose (root); --seed N, --report FILE.md
 #   make image ARGS="--profile debug"   the pod VM image (root); IMAGE=tiny: kernel and initramfs for tests
@@ -15,6 +16,8 @@ SHELL := /bin/bash
 .PHONY: help setup cloud demo test lint bench chaos image clean
 export PYTHON ?= python3
 PROVIDER ?= local
+CLOUDS := aws azure gcp
+one_of = $(if $(filter $(PROVIDER),$(1)),,$(error PROVIDER=$(PROVIDER): choose one of $(1)))
 IMAGE ?= build
 
 help:
@@ -24,6 +27,7 @@ setup:
 	@.ci/setup
 
 demo:
+	$(call one_of,local libvirt $(CLOUDS))
 	@.ci/as-root --check
 	@.ci/setup
 ifeq ($(PROVIDER),libvirt)
@@ -39,8 +43,10 @@ lint:
 	@.ci/setup --go-on
 	@source .ci/env && .ci/lint
 
-cloud: setup
-	@source .ci/env && exec .venv/bin/python -m tests.fakes.$(or $(PROVIDER),aws)
+cloud:
+	$(call one_of,$(CLOUDS))
+	@.ci/setup
+	@source .ci/env && exec .venv/bin/python -m tests.fakes.$(PROVIDER) $(ARGS)
 
 bench: setup
 	@source .ci/env && .venv/bin/python -m tests.bench $(ARGS)

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from caa.testing.demo import scenario
+from caa.testing.demo import clouds, scenario
 from caa.testing.demo.report import Result
 from caa.testing.shim.kinds import Kind
 
@@ -28,7 +28,13 @@ _LONGEST_DIRECTORY = len("/tmp")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.option("--keep", is_flag=True, help="Leave the pod running until Ctrl-C; print how to exec into it.")
 @click.option("--pods", default=1, show_default=True, type=click.IntRange(1, 100), help="Pods to run at once.")
-@click.option("--provider", default="local", show_default=True, help="Driver to use.")
+@click.option(
+    "--provider",
+    default="local",
+    show_default=True,
+    type=click.Choice(clouds.KNOWN),
+    help="Driver to use; a public cloud is a fake one, whose instances boot as those of local do.",
+)
 @click.option("--image", type=click.Path(path_type=Path), help="Folder of the tiny pod VM image, for libvirt.")
 @click.option(
     "--shim",

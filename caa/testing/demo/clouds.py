@@ -1,4 +1,7 @@
-"""What a driver needs around it before the demo can use it: nothing for `local`, a libvirtd for `libvirt`."""
+"""What a driver needs around it before the demo can use it.
+
+Nothing for `local`, a libvirtd for `libvirt`, a fake cloud of `tests/fakes` in a process of its own for the others.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -8,9 +11,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from caa.errors import ConfigError
+from caa.testing.demo.daemons import Paths
+from caa.testing.demo.fake import Fake
 from caa.testing.libvirtd import Libvirtd
 
 T = TypeVar("T")
+FAKED = ("aws", "azure", "gcp")
+KNOWN = ("local", "libvirt", *FAKED)
+# Settings of the clouds' SDKs, and proxies: the caller's account is none of the demo's business.
+_STRANGERS = ("AWS_", "AZURE_", "GCP_", "GOOGLE_", "CLOUDSDK_", "http", "HTTP", "ALL_PROXY", "all_proxy", "PODVM_")
 _BRIDGE = "caalv150"
 _KERNEL, _INITRD, _CMDLINE = "vmlinux", "initrd.cpio", "cmdline"
 
@@ -27,14 +36,37 @@ class Cloud:
     folders: Sequence[Path] = ()
     left: Callable[[], Sequence[str]] = _nothing
     identity: Callable[[str], str] = str  # the instance's id, by its name
+    machine: Callable[[str], str] = str  # what it is called on this node, by its name
+    strangers: tuple[str, ...] = ()  # how settings begin that are taken out of the caller's environment
+
+    def environ(self, outer: Mapping[str, str]) -> Mapping[str, str]:
+        """The daemons' environment: the caller's, without a real cloud's settings where there is a fake one."""
+        kept = {key: value for key, value in outer.items() if not self.strangers or not key.startswith(self.strangers)}
+        return {**kept, **self.settings}
 
 
 @asynccontextmanager
-async def opened(provider: str, folder: Path, *, image: Path | None) -> AsyncIterator[Cloud]:
-    """The cloud of a driver, there for as long as the block. `folder` is empty, its path short."""
-    if provider != "libvirt":
+async def opened(provider: str, paths: Paths, *, image: Path | None) -> AsyncIterator[Cloud]:
+    """The cloud of a driver, there for as long as the block."""
+    if provider == "libvirt":
+        async with _libvirt(paths.top / "c", image) as cloud:
+            yield cloud
+    elif provider in FAKED:
+        async with Fake.started(provider, paths) as fake:
+            yield Cloud(
+                settings={**fake.settings, "CAA_CATALOGUE_DIR": str(paths.top / "catalogue")},
+                left=fake.left,
+                identity=fake.identity,
+                machine=lambda name: fake.identity(name).rpartition("/")[2],
+                strangers=_STRANGERS,
+            )
+    else:
         yield Cloud()
-        return
+
+
+@asynccontextmanager
+async def _libvirt(folder: Path, image: Path | None) -> AsyncIterator[Cloud]:
+    """`folder` is empty, its path short."""
     if image is None or not (image / _KERNEL).is_file():
         raise ConfigError(
             f"--image: {image or 'nothing given'} is no folder with {_KERNEL}, {_INITRD} and {_CMDLINE}; "
@@ -44,10 +76,10 @@ async def opened(provider: str, folder: Path, *, image: Path | None) -> AsyncIte
     with Libvirtd(folder, cache=place.parents[1] / "libvirtd", callers_network=True) as daemon:
         daemon.define_pool_and_network()
         yield Cloud(
-            _settings(daemon, place),
-            [daemon.pool],
-            lambda: _asked(daemon, _left),
-            lambda name: _asked(daemon, lambda connection: str(connection.lookupByName(name).UUIDString())),
+            settings=_settings(daemon, place),
+            folders=[daemon.pool],
+            left=lambda: _asked(daemon, _left),
+            identity=lambda name: _asked(daemon, lambda connection: str(connection.lookupByName(name).UUIDString())),
         )
 
 

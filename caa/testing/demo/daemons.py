@@ -42,6 +42,9 @@ class Paths:
     def log(self, name: str) -> Path:
         return self.top / f"{name}.log"
 
+    def end_of_log(self, name: str) -> str:
+        return self.log(name).read_text()[-2000:]
+
 
 def settings(paths: Paths, provider: str) -> dict[str, str]:
     """What the ConfigMap would hold."""
@@ -105,7 +108,7 @@ class Daemons:
         end = time.monotonic() + 20
         while not await asyncio.to_thread(_answers, path):
             if self.running[name].returncode is not None or time.monotonic() > end:
-                raise Unavailable(f"caa {name} did not start: {self._end_of_log(name)}")
+                raise Unavailable(f"caa {name} did not start: {self.paths.end_of_log(name)}")
             await asyncio.sleep(0.01)
 
     async def stop(self) -> None:
@@ -124,9 +127,9 @@ class Daemons:
             status = await asyncio.wait_for(old.wait(), 20)
         except TimeoutError:
             self.running["old relay"] = old
-            raise Unavailable(f"the relay was not replaced: {self._end_of_log('relay')}") from None
+            raise Unavailable(f"the relay was not replaced: {self.paths.end_of_log('relay')}") from None
         if status or self.running["relay"].returncode is not None:
-            raise Unavailable(f"the relay was not replaced: {self._end_of_log('relay')}")
+            raise Unavailable(f"the relay was not replaced: {self.paths.end_of_log('relay')}")
         return time.monotonic() - began
 
     async def replace_both(self) -> float:
@@ -138,9 +141,6 @@ class Daemons:
             old.send_signal(signal.SIGTERM)
         await self._reap(old)
         return seconds
-
-    def _end_of_log(self, name: str) -> str:
-        return self.paths.log(name).read_text()[-2000:]
 
     async def kill(self, name: str) -> None:
         """SIGKILL to one of them, as a crash would; `start_one` brings it back."""

@@ -8,6 +8,7 @@ from datetime import datetime
 from caa.testing.demo.report import Span
 
 _CONSOLE = re.compile(r"\[ *(?P<seconds>[0-9.]+)\] podvm: (?P<text>.*)")
+_SOURCE = re.compile(r"podvm: user data from ([a-z]+)$", re.MULTILINE)
 _MILESTONES = ("boot", "podns is there", "pod network is there", "agent listens", "forwarder listens")
 
 
@@ -36,6 +37,12 @@ def guest_milestones(console: str, began: float) -> list[Span]:
         if found and found["text"] in _MILESTONES:
             reached.append(((float(found["seconds"]) - began) * 1000, found["text"]))
     return _between(reached)
+
+
+def source_of_user_data(console: str) -> str:
+    """Where the pod VM found its user data, as it says; "" when it does not."""
+    found = _SOURCE.search(console)
+    return found[1] if found else ""
 
 
 def _between(reached: Sequence[tuple[float, str]]) -> list[Span]:

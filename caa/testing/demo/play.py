@@ -52,13 +52,11 @@ class Guest:
     pod: Pod
     web: Process
     played: Played
-
-    @property
-    def instance_name(self) -> str:
-        return instance_name(self.name, SandboxId(self.pod.sandbox_id))
+    instance_name: str
+    machine: str  # what its pod VM is called on this node
 
 
-async def begin(paths: Paths, number: int, *, kind: Kind = Kind.GO) -> Guest:
+async def begin(paths: Paths, number: int, *, kind: Kind, cloud: Cloud) -> Guest:
     """Make the pod's namespace as a CNI plugin would, start the pod and its web server."""
     name, address = f"pod{number}", f"{world.SUBNET}.{number + 10}"
     await asyncio.to_thread(world.attach, name, address)
@@ -67,10 +65,14 @@ async def begin(paths: Paths, number: int, *, kind: Kind = Kind.GO) -> Guest:
     pod = await Shim(str(paths.hypervisor), kind).start(options)
     web = await pod.container("web", ["/bin/sh", "-c", _SERVE])
     played = Played(timings_ms={"start": _since(began)})
-    guest = Guest(name, address, pod, web, played)
+    instance = instance_name(name, SandboxId(pod.sandbox_id))
+    machine = await asyncio.to_thread(cloud.machine, instance)
+    guest = Guest(name, address, pod, web, played, instance, machine)
     inner = observe.node_steps(await _text(paths.log("node")), sandbox=pod.sandbox_id, began=wall)
-    for console in await asyncio.to_thread(lambda: list(paths.vms.glob(f"*/{guest.instance_name}/console*"))):
-        inner += observe.guest_milestones(await _text(console), monotonic)
+    for console in await asyncio.to_thread(lambda: list(paths.vms.glob(f"*/{machine}/console*"))):
+        said = await _text(console)
+        inner += observe.guest_milestones(said, monotonic)
+        played.network["user_data_from"] = observe.source_of_user_data(said)
     calls = [Span(one.name, one.began_ms, one.took_ms) for one in pod.timings]
     played.spans = sorted([*calls, *inner], key=lambda span: span.start_ms)
     return guest
@@ -85,7 +87,8 @@ async def use(guest: Guest, paths: Paths, *, cloud: Cloud) -> None:
     await _second_container(guest)
     await _exec(guest)
     await _network(guest)
-    guest.played.network["instance"] = await _instance(guest, paths, cloud=cloud)
+    guest.played.network["instance"] = guest.instance_name
+    guest.played.network["instance_id"] = await _instance(guest, paths, cloud=cloud)
 
 
 async def end(guest: Guest) -> None:
@@ -124,7 +127,7 @@ async def _network(guest: Guest) -> None:
     big = await _fetch(guest.address, "big")
     seconds = time.perf_counter() - began
     _expect("the file's checksum", found=hashlib.sha256(big).hexdigest(), wanted=wanted)
-    guest.played.network = {
+    guest.played.network |= {
         "address": guest.address,
         "page": page.decode().strip(),
         "copied_mib": len(big) >> 20,
@@ -163,7 +166,7 @@ async def _instance(guest: Guest, paths: Paths, *, cloud: Cloud) -> str:
         await client.close()
     wanted = await asyncio.to_thread(cloud.identity, guest.instance_name)
     _expect("PodVMInfo's answer", found=answer.VMID, wanted=wanted)
-    return guest.instance_name
+    return wanted
 
 
 def _expect(what: str, *, found: object, wanted: object) -> None:

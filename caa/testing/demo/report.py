@@ -56,7 +56,10 @@ def verdict(result: Result) -> list[str]:
         return ["demo: interrupted, all removed"]
     lines = [f"  left over: {kind}: {line}" for kind, found in result.left_over.items() for line in found]
     if not result.left_over and not result.error:
-        lines.append("  nothing left: no process, namespace, link, address, socket, nft rule, mount, cgroup or file")
+        cloud = "" if result.provider == "local" else "; nothing is alive in the cloud"
+        lines.append(
+            f"  nothing left: no process, namespace, link, address, socket, nft rule, mount, cgroup or file{cloud}"
+        )
     lines.append("demo: passed" if result.ok else f"demo: FAILED: {result.error or 'something is left over'}")
     return lines
 

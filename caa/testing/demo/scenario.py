@@ -109,7 +109,7 @@ async def _run(plan: Plan) -> Result:
     await asyncio.to_thread(world.prepare)
     daemons = Daemons(stage.paths, plan.provider, plan.environ)
     try:
-        async with clouds.opened(plan.provider, plan.folder / "c", image=plan.image) as cloud:
+        async with clouds.opened(plan.provider, stage.paths, image=plan.image) as cloud:
             await _with_cloud(plan, daemons, cloud=cloud, stage=stage, result=result)
     except Exception as error:  # the cloud itself
         result.error = result.error or f"{type(error).__name__}: {error}"
@@ -120,7 +120,7 @@ async def _run(plan: Plan) -> Result:
 async def _with_cloud(plan: Plan, daemons: Daemons, *, cloud: Cloud, stage: Stage, result: Result) -> None:
     """Run the daemons; they end before the cloud does."""
     stage.cloud = cloud
-    daemons.environ = {**plan.environ, **cloud.settings}
+    daemons.environ = cloud.environ(plan.environ)
     before = await stage.look()
     try:
         await daemons.start()
@@ -152,10 +152,12 @@ async def _pods(plan: Plan, daemons: Daemons, *, stage: Stage, result: Result) -
     plan.say(f"Starting {plan.pods} pod(s) with the {plan.provider} provider, as the {plan.shim} shim does ...")
     began = time.perf_counter()
     paths = stage.paths
-    guests = await asyncio.gather(*(play.begin(paths, number, kind=plan.shim) for number in range(plan.pods)))
+    guests = await asyncio.gather(
+        *(play.begin(paths, number, kind=plan.shim, cloud=stage.cloud) for number in range(plan.pods))
+    )
     result.timings_ms["all_started"] = round((time.perf_counter() - began) * 1000, 1)
     for guest in guests:
-        stage.groups += await asyncio.to_thread(world.groups_of, guest.instance_name)
+        stage.groups += await asyncio.to_thread(world.groups_of, guest.machine)
     first = guests[0].played
     plan.say("", "The start, from CreateVM (begin, length):", *report.waterfall(first.spans), "")
     try:
@@ -199,7 +201,7 @@ def _execute(socket: Path, guest: play.Guest) -> str:
 def _logs(paths: Paths) -> list[str]:
     """The end of every log and console, for a demo that failed."""
     lines = []
-    for path in (paths.log("relay"), paths.log("node"), *paths.vms.glob("*/*/console*")):
+    for path in (paths.log("cloud"), paths.log("relay"), paths.log("node"), *paths.vms.glob("*/*/console*")):
         if path.is_file():
             lines += [f"--- {path.name}", *path.read_text(errors="replace").splitlines()[-25:]]
     return lines

@@ -1,5 +1,6 @@
 """A strict EC2 (and the STS that goes with it): moto's state behind the rules, delays and faults that it lacks."""
 
+import base64
 import contextlib
 import copy
 import itertools
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from typing import Any
 from xml.etree import ElementTree
 
@@ -26,12 +28,20 @@ from tests.fakes.aws.model import Refused
 from tests.fakes.aws.policy import Policy
 from tests.fakes.faults import Fault, Faults
 from tests.fakes.ledger import Ledger, Resource
+from tests.fakes.machines import Guest, Host, Nowhere, Order
 from tests.fakes.wire import Reply, Request
 
 _ACCOUNTS = itertools.count(int.from_bytes(os.urandom(4), "big"))
 _TAG = f"{{{model.NAMESPACE}}}"
 _PUBLIC = itertools.count(1)
 _CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
+_ORDERS = {
+    "StartInstances": Order.START,
+    "StopInstances": Order.STOP,
+    "RebootInstances": Order.REBOOT,
+    "TerminateInstances": Order.END,
+}
+_CONSOLE = 65536
 ElementTree.register_namespace("", model.NAMESPACE)
 core.TaggedEC2Resource.get_tags = lambda self: [  # moto's looks through the tags of all resources
     {"resource_id": self.id, "key": key, "value": value, "resource_type": ""}
@@ -89,6 +99,7 @@ class Ec2:
         self._given: set[str] = set()
         self.on_launch: Callable[[str], None] | None = None  # called with the id of every new instance
         self.began = threading.Event()  # set by the first instance
+        self.host: Host = Nowhere()
         self._furnish()
 
     # --- Service
@@ -149,17 +160,20 @@ class Ec2:
         """The instance ends by itself."""
         with self._lock:
             self.backend.terminate_instances([instance])
+            self.host.order(instance, Order.END)
             self._sync()
 
     def stop(self, instance: str) -> None:
         """The instance stops by itself, and costs money."""
         with self._lock:
             self.backend.stop_instances([instance])
+            self.host.order(instance, Order.STOP)
 
-    def settle(self) -> None:
+    def settle(self) -> Ledger:
         """Bring states and ledger to what they are by now."""
         with self._lock:
             self._sync()
+            return self.ledger
 
     # --- inside
 
@@ -197,6 +211,12 @@ class Ec2:
         if action == "TerminateInstances" and reply.status == 200:
             self._end({one.id for one in self.backend.all_instances() if one.state == "terminated"} - before)
             reply = Reply(body=reply.body.replace(b"<name>terminated</name>", b"<name>shutting-down</name>"))
+        if action in _ORDERS and reply.status == 200:
+            for name in (value for key, value in form.items() if key.startswith("InstanceId.")):
+                self.host.order(name, _ORDERS[action])
+        if action == "GetConsoleOutput" and (printed := self.host.console(form["InstanceId"])[-_CONSOLE:]):
+            output = f"<output>{base64.b64encode(printed).decode()}</output>".encode()
+            reply = Reply(body=re.sub(rb"<output>[^<]*</output>", output, reply.body), headers=reply.headers)
         self._sync()
         return self._edited(reply) if action == "DescribeInstances" else reply
 
@@ -241,6 +261,9 @@ class Ec2:
             nic.delete_on_termination = form.get("NetworkInterface.1.DeleteOnTermination", "true") == "true"
             if tags:
                 nic.add_tags(tags)
+        user_data = base64.b64decode(form["UserData"]) if form.get("UserData") else None
+        guest = Guest(address=IPv4Address(instance.private_ip), user_data=user_data, after=self.delays.pending)
+        self.host.begin(name, guest)
         self._advance()
 
     def _end(self, names: set[str]) -> None:

@@ -17,6 +17,7 @@ from tests.fakes.azure.rules import Site, refuse_launch, refuse_tags
 from tests.fakes.azure.state import Delays, Estate
 from tests.fakes.faults import Fault, Faults
 from tests.fakes.ledger import Ledger
+from tests.fakes.machines import Order
 from tests.fakes.wire import Reply, Request
 
 _C, _N = "/providers/Microsoft.Compute", "/providers/Microsoft.Network"
@@ -105,6 +106,13 @@ class Azure:
         """The VM stops by itself."""
         with self._lock:
             self.estate.vms[name.lower()].halted = "stopped"
+            self.estate.host.order(name, Order.STOP)
+
+    def settle(self) -> Ledger:
+        """The ledger of this instant."""
+        with self._lock:
+            self.estate.advance()
+            return self.ledger
 
     def _route(self, request: Request) -> tuple[str, dict[str, str]]:
         path = unquote(request.path).rstrip("/")
@@ -142,10 +150,10 @@ class Azure:
             )
         if request.path.endswith("/oauth2/v2.0/token"):
             return self._token(request)
-        if request.path == "/blob/serial.log" and "sig" in request.query:
+        if (found := re.fullmatch(r"/blob/([^/]+)/serial\.log", request.path)) and "sig" in request.query:
             if "authorization" in request.headers:
                 raise Refused("InvalidAuthenticationInfo", "A signed URL takes no token.")
-            return Reply(body=b"[    0.000000] Linux version 6.12\n")
+            return Reply(body=self.estate.host.console(found[1]) or b"[    0.000000] Linux version 6.12\n")
         raise Refused("InvalidResourceType", f"{request.method} {request.path} is nothing here.", status=404)
 
     def _token(self, request: Request) -> Reply:
@@ -209,7 +217,7 @@ class Azure:
 
     def _virtualmachines_console(self, request: Request, parts: dict[str, str]) -> Reply:
         self._vm(parts["name"])
-        base = f"https://{request.headers['host']}/blob"
+        base = f"https://{request.headers['host']}/blob/{parts['name']}"
         signed = {
             "consoleScreenshotBlobUri": f"{base}/s.bmp?sig=1",
             "serialConsoleLogBlobUri": f"{base}/serial.log?sig=1",

@@ -1,14 +1,17 @@
 """What is alive in the fake subscription, how it becomes what was asked for, and how it goes."""
 
+import base64
 import itertools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from typing import Any
 
 from tests.fakes.azure.model import Refused
 from tests.fakes.azure.rules import Site
 from tests.fakes.ledger import Ledger, Resource
+from tests.fakes.machines import Guest, Host, Nowhere, Order
 
 Body = dict[str, Any]
 
@@ -53,6 +56,7 @@ class Estate:
         self.parts: dict[str, Body] = {}
         self.held: dict[str, float] = {}
         self.operations: dict[str, tuple[float, str, str]] = {}  # when it ends, code and words of a failure
+        self.host: Host = Nowhere()
         self._numbers = itertools.count(1)
 
     def operation(self, seconds: float, failed: tuple[str, str] = ("", "")) -> str:
@@ -90,6 +94,7 @@ class Estate:
     def delete(self, vm: Vm) -> str:
         """Begin to delete; the operation's id."""
         vm.ends = vm.ends or time.monotonic() + self.delays.ending
+        self.host.order(vm.name, Order.END)
         operation = self.operation(max(0.0, vm.ends - time.monotonic()))
         self.advance()
         return operation
@@ -144,6 +149,16 @@ class Estate:
         for one in vm.parts:
             if "networkinterfaces" in one:
                 self.parts[one]["properties"]["virtualMachine"] = {"id": part["managedBy"]}
+        if not vm.failed[0]:
+            self._boot(vm)
+
+    def _boot(self, vm: Vm) -> None:
+        nic = next(self.parts[one] for one in vm.parts if "networkinterfaces" in one)
+        address = IPv4Address(nic["properties"]["ipConfigurations"][0]["properties"]["privateIPAddress"])
+        encoded = vm.body["properties"].get("userData")
+        user_data = base64.b64decode(encoded) if encoded else None
+        after = max(0.0, self.delays.power - vm.age)
+        self.host.begin(vm.name, Guest(address=address, user_data=user_data, after=after))
 
     def _make_nics(self, vm: Vm) -> None:
         for wanted in vm.body["properties"]["networkProfile"]["networkInterfaceConfigurations"]:

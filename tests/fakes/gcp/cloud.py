@@ -114,7 +114,8 @@ class GoogleCloud:
 
     def _instances_getSerialPortOutput(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
         self.cloud.instance(call.parts["zone"], call.parts["instance"])
-        return {"kind": "compute#serialPortOutput", "contents": "Linux version 6.1\n", "start": "0", "next": "18"}
+        printed = self.cloud.host.console(call.parts["instance"]).decode(errors="replace") or "Linux version 6.1\n"
+        return {"kind": "compute#serialPortOutput", "contents": printed, "start": "0", "next": str(len(printed))}
 
     def _disks_aggregatedList(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
         return self._aggregated("disks", self.cloud.visible_disks(), query)

@@ -5,11 +5,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Any
 
 from tests.fakes.faults import Faults
 from tests.fakes.gcp.rules import Refused, invalid, not_found, refuse_instance
 from tests.fakes.ledger import Ledger, Resource
+from tests.fakes.machines import Guest, Host, Nowhere, Order
 
 PROJECT = "demo-project"
 _ROOT = "https://www.googleapis.com/compute/v1/"
@@ -97,6 +99,7 @@ class Cloud:
         }
         ports = [{"IPProtocol": "tcp", "ports": ["15150"]}, {"IPProtocol": "udp", "ports": ["4000-5000"]}]
         self.firewalls = [{"name": "pods", "direction": "INGRESS", "allowed": ports}]
+        self.host: Host = Nowhere()
         self.tags = {f"{PROJECT}/team/blue": ("tagKeys/11", "tagValues/12")}
         self.images = _images()
         self._instances: dict[tuple[str, str], dict[str, Any]] = {}
@@ -150,6 +153,7 @@ class Cloud:
         with self._lock:
             found = self.instance(zone, name)
             found["status"], target = "STOPPING", found["selfLink"].removeprefix(_ROOT)
+            self.host.order(name, Order.END)
 
             def effect() -> None:
                 if self._instances.pop((zone, name), None) is None:
@@ -188,6 +192,7 @@ class Cloud:
         for one in self._instances.values():
             if one["name"] == name:
                 one["status"] = "TERMINATED"
+                self.host.order(name, Order.STOP)
 
     def instance(self, zone: str, name: str) -> dict[str, Any]:
         """One instance."""
@@ -275,6 +280,7 @@ class Cloud:
         made["networkInterfaces"] = [self._nic(one) for one in body["networkInterfaces"]]
         self._instances[zone, name] = made
         self._enter("instance", zone, name, body.get("labels", {}))
+        self._boot(made)
 
         def effect() -> None:
             if made["status"] == "PROVISIONING":
@@ -282,6 +288,15 @@ class Cloud:
 
         target = made["selfLink"].removeprefix(_ROOT)
         return self._operation((zone, "insert"), target=target, takes=self.delays.making, effect=effect)
+
+    def _boot(self, made: Mapping[str, Any]) -> None:
+        address = made["networkInterfaces"][0].get("networkIP")
+        if address is None:
+            return  # of IPv6 alone
+        attributes = {one["key"]: one["value"] for one in made.get("metadata", {}).get("items", ())}
+        user_data = attributes["user-data"].encode() if "user-data" in attributes else None
+        guest = Guest(address=IPv4Address(address), user_data=user_data, after=self.delays.making)
+        self.host.begin(made["name"], guest)
 
     def _make_disk(self, zone: str, disk: dict[str, Any], image: Mapping[str, Any], *, used: bool) -> None:
         first = disk["initializeParams"]

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from types import TracebackType
 from urllib.parse import parse_qs, urlsplit
 
@@ -41,16 +42,16 @@ Rules = Callable[[Asked], Reply]
 class MetadataServer:
     """`with MetadataServer(Aws(b"#cloud-config\\n")) as server:` serves until the end of the block.
 
-    `faults` are statuses that the next requests get in place of an answer; `seen` holds (method, path, status).
+    `faults` are statuses that the next requests get in place of an answer; `seen` holds (method, path, status). `pause`
+    is how many seconds its end may take.
     """
 
-    def __init__(self, rules: Rules, host: str = "127.0.0.1", *, port: int = 0) -> None:
+    def __init__(self, rules: Rules, host: str = "127.0.0.1", *, port: int = 0, pause: float = 0.01) -> None:
         self.faults: deque[int] = deque()
         self.seen: list[tuple[str, str, int]] = []
         self._rules = rules
-        self._server = ThreadingHTTPServer((host, port), _handler(self))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self._server = _Server((host, port), _handler(self))
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(pause,), daemon=True)
 
     @property
     def port(self) -> int:
@@ -82,6 +83,14 @@ class MetadataServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        """Without the look-up of the address's name, which takes long where no name server answers."""
+        TCPServer.server_bind(self)
 
 
 def _handler(server: MetadataServer) -> type[BaseHTTPRequestHandler]:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from caa.testing.demo.observe import guest_milestones, node_steps
+from caa.testing.demo.observe import guest_milestones, node_steps, source_of_user_data
 from caa.testing.demo.report import Span
 
 BEGAN = datetime(2025, 3, 4, 5, 6, 7, tzinfo=UTC).timestamp()
@@ -50,6 +50,11 @@ def test_milestones_follow_each_other_without_gaps() -> None:
         ("  guest: agent listens", 150, 250),
     ]
     assert all(isinstance(one, Span) for one in spans)
+
+
+def test_the_guest_says_where_its_user_data_came_from() -> None:
+    assert source_of_user_data("[    1.000000] podvm: boot\n[    1.100000] podvm: user data from aws\n") == "aws"
+    assert source_of_user_data("[    1.000000] podvm: no source of user data\n") == ""
 
 
 def test_a_guest_that_said_nothing_has_no_milestones() -> None:
