@@ -1,5 +1,6 @@
 """The kinds of settings: text to value and back. Pure functions; each `parse` raises `ValueError` and nothing else."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -74,6 +75,14 @@ def _show_tags(tags: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in tags.items())
 
 
+def parse_amounts(text: str) -> Mapping[str, float]:
+    """Read `key=number,key=number`; the numbers are decimal, finite and not negative."""
+    amounts = {key: float(value) for key, value in parse_tags(text).items()}
+    if not all(0 <= amount < math.inf for amount in amounts.values()):
+        raise ValueError("not an amount")
+    return MappingProxyType(amounts)
+
+
 def _show_items(items: tuple[object, ...]) -> str:
     return ",".join(map(str, items))
 
@@ -106,6 +115,12 @@ OPTIONAL_PATH: Kind[Path | None] = Kind(
 LIST: Kind[tuple[str, ...]] = Kind(name="list", allowed="items separated by commas", parse=parse_list, show=",".join)
 TAGS: Kind[Mapping[str, str]] = Kind(
     name="tags", allowed="key=value pairs separated by commas, each key once", parse=parse_tags, show=_show_tags
+)
+AMOUNTS: Kind[Mapping[str, float]] = Kind(
+    name="amounts",
+    allowed="key=number pairs separated by commas, each key once",
+    parse=parse_amounts,
+    show=lambda amounts: ",".join(f"{key}={value:g}" for key, value in amounts.items()),
 )
 NETWORKS: Kind[tuple[IPNetwork, ...]] = Kind(
     name="networks",
@@ -182,6 +197,9 @@ def matching(pattern: str, allowed: str) -> Kind[str]:
         return text
 
     return Kind(name="text", allowed=allowed, parse=parse, show=_same)
+
+
+OPTIONAL_URL = matching(r"(https?://[^\s]+)?", "an http or https URL, or nothing")
 
 
 def list_of(item: Callable[[str], str], allowed: str) -> Kind[tuple[str, ...]]:

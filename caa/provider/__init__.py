@@ -6,6 +6,7 @@ Read `contract.py` first, then what a driver of a cloud is made of:
 - `ownership`, `addresses`           tags that say whose a resource is; which address counts
 - `pacing`, `waiting`, `threads`     calls of the cloud: how often, how long, where SDKs may block
 - `catalogue`                        instance types, kept on disk
+- `checks`                           what `check` of every driver is made of
 - `rows`                             settings that several drivers share
 - `registry`, `observed`             how the node finds a driver, and logs its calls
 

@@ -1,11 +1,13 @@
 """Which instance type a pod gets: a pure function of its annotations and the operator's list. Nothing else lives here.
 
-The order is that of the reference, (GPUs, memory, vCPUs), made stable by the name; the search is linear. A binary
+The order is that of the reference, (GPUs, memory, vCPUs), made stable by the name; where prices are known, they come
+first. The search is linear. A binary
 search over that order (the reference's) misses fits, because "large enough" is not monotone over it
 (`reference/providers.md` 2: 3 % of the requests answered wrongly).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from caa.errors import InstanceTypeError, Misconfigured
 from caa.model.instance import InstanceType, Sizing, Tee
@@ -54,6 +56,12 @@ def offered(types: Iterable[InstanceType], *, confidential: bool) -> list[Instan
     return [one for one in types if one.tees or not confidential]
 
 
+def priced(types: Iterable[InstanceType], prices: Mapping[str, float]) -> list[InstanceType]:
+    """The types with the operator's prices (INSTANCE_TYPE_PRICES) where there is one; letter case does not count."""
+    known = {name.lower(): price for name, price in prices.items()}
+    return [replace(one, price=known.get(one.name.lower(), one.price)) for one in types]
+
+
 def tee_of(chosen: str, types: Iterable[InstanceType]) -> Tee:
     """The TEE of the chosen type. Raises `Misconfigured`: a confidential pod VM never becomes an ordinary one."""
     found = next((one for one in types if one.name == chosen), None)
@@ -67,8 +75,11 @@ def tee_of(chosen: str, types: Iterable[InstanceType]) -> Tee:
 
 
 def in_order(types: Iterable[InstanceType]) -> list[InstanceType]:
-    """Types from the least to the most: by GPUs, memory, vCPUs, and by name where all three are equal."""
-    return sorted(types, key=lambda one: (one.gpus, one.memory_mib, one.vcpus, one.name))
+    """Types from the cheapest to the dearest, those without a price last; then by GPUs, memory, vCPUs, and by name."""
+    return sorted(
+        types,
+        key=lambda one: (one.price is None, one.price or 0.0, one.gpus, one.memory_mib, one.vcpus, one.name),
+    )
 
 
 def _fits(sizing: Sizing, candidate: InstanceType) -> bool:

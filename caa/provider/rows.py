@@ -70,6 +70,25 @@ IMAGE_ALLOWLIST: Setting[tuple[str, ...]] = Setting(
     help="Images that a pod may name in its annotation, as patterns with * and ?; the configured image is always "
     "allowed. `none` allows no other.",
 )
+TYPE_PRICES: Setting[Mapping[str, float]] = Setting(
+    name="instance_type_prices",
+    env="INSTANCE_TYPE_PRICES",
+    flag="instance-type-prices",
+    kind=kinds.AMOUNTS,
+    default=MappingProxyType({}),
+    live=True,
+    help="Prices of instance types, such as m6a.large=0.0864. Of the types that fit a pod it gets the cheapest, one "
+    "without a price only when no other fits. Empty takes the smallest that fits.",
+)
+SECURE_BOOT: Setting[bool] = Setting(
+    name="enable_secure_boot",
+    env="ENABLE_SECURE_BOOT",
+    flag="enable-secure-boot",
+    kind=kinds.BOOL,
+    default=False,
+    live=True,
+    help="Secure boot (on Azure: of confidential and trusted-launch pod VMs); the image has to be signed for it.",
+)
 FALLBACK_TYPES: Setting[tuple[str, ...]] = Setting(
     name="fallback_types",
     env="FALLBACK_TYPES",
@@ -147,6 +166,7 @@ CLOUD_ROWS: tuple[AnySetting, ...] = (
     TAGS,
     USE_PUBLIC_IP,
     IMAGE_ALLOWLIST,
+    TYPE_PRICES,
     *PLACING_ROWS,
     CALLS_PER_SECOND,
     CREATES_AT_ONCE,

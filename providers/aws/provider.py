@@ -14,13 +14,22 @@ from caa.model.ids import InstanceId
 from caa.model.instance import Tee
 from caa.provider.capacity import FullPlaces, Place, first_with_room, places
 from caa.provider.catalogue import Catalogue
-from caa.provider.choose import fallbacks, offered, tee_of
+from caa.provider.choose import fallbacks, offered, priced, tee_of
 from caa.provider.clock import Clock
 from caa.provider.contract import Capabilities, Finding, Instance, InstanceState, InstanceType, LaunchRequest, Owner
 from caa.provider.ownership import of_owner
 from caa.provider.pacing import Pacing
 from caa.provider.requests import image_of, refuse_name, refuse_user_data
-from caa.provider.rows import FALLBACK_TYPES, FULL_FOR, IMAGE_ALLOWLIST, PURCHASE_OPTIONS, SPOT, USE_PUBLIC_IP, given
+from caa.provider.rows import (
+    FALLBACK_TYPES,
+    FULL_FOR,
+    IMAGE_ALLOWLIST,
+    PURCHASE_OPTIONS,
+    SPOT,
+    TYPE_PRICES,
+    USE_PUBLIC_IP,
+    given,
+)
 from providers.aws import check, shapes, translate
 from providers.aws import settings as rows
 from providers.aws.client import Ec2
@@ -69,7 +78,8 @@ class AwsProvider:
         """The types that pods may ask for; while DISABLECVM is false only those with a TEE."""
         names = {self.capabilities.default_type, *self._values[rows.INSTANCE_TYPES]}
         types = [one for one in await self._around.catalogue.types() if one.name in names]
-        return offered(types, confidential=not self._values[rows.DISABLE_CVM])
+        mine = priced(types, self._values[TYPE_PRICES])
+        return offered(mine, confidential=not self._values[rows.DISABLE_CVM])
 
     async def create(self, request: LaunchRequest) -> Instance:
         """Find the instance of this name, or make it in the first place that has room."""

@@ -1,6 +1,6 @@
 """What an operator may set for `aws`. Rows only; nothing is read here."""
 
-from caa.config.kinds import BOOL, LIST, STRING, integer, list_of, matching
+from caa.config.kinds import BOOL, LIST, OPTIONAL_URL, STRING, integer, list_of, matching
 from caa.config.setting import AnySetting, Setting
 from caa.provider.rows import CLOUD_ROWS, PURCHASE_OPTIONS, disable_cvm, root_volume_size
 
@@ -60,7 +60,7 @@ EC2_ENDPOINT = Setting(
     name="aws_ec2_endpoint",
     env="AWS_ENDPOINT_URL_EC2",
     flag="aws-ec2-endpoint",
-    kind=matching(r"(https?://[^\s]+)?", "an http or https URL, or nothing"),
+    kind=OPTIONAL_URL,
     default="",
     help="Another EC2 endpoint: a private one, a test server. AWS_ENDPOINT_URL and AWS_ENDPOINT_URL_STS work as well.",
 )
@@ -68,7 +68,7 @@ STS_ENDPOINT = Setting(
     name="aws_sts_endpoint",
     env="AWS_ENDPOINT_URL_STS",
     flag="aws-sts-endpoint",
-    kind=matching(r"(https?://[^\s]+)?", "an http or https URL, or nothing"),
+    kind=OPTIONAL_URL,
     default="",
     help="Another STS endpoint, for the check of credentials.",
 )

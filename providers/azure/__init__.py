@@ -38,7 +38,7 @@ def _refuse_conflicts(values: Settings) -> None:
     if values[settings.CLIENT_SECRET] and not (values[settings.CLIENT_ID] and values[settings.TENANT_ID]):
         raise ConfigError("AZURE_CLIENT_SECRET is set: set AZURE_CLIENT_ID and AZURE_TENANT_ID as well")
     whole = not values[settings.DISABLE_CVM] and values[settings.CVM_ENCRYPTION] == settings.WHOLE_DISK
-    if whole and not values[settings.SECURE_BOOT]:
+    if whole and not values[rows.SECURE_BOOT]:
         raise ConfigError(
             "AZURE_CVM_ENCRYPTION=DiskWithVMGuestState needs ENABLE_SECURE_BOOT=true: Azure asks for both"
         )

@@ -11,7 +11,7 @@ from caa.errors import Gone, Misconfigured
 from caa.model.ids import InstanceId
 from caa.model.instance import InstanceState, Tee
 from caa.provider.capacity import FullPlaces, Place, first_with_room, places
-from caa.provider.choose import fallbacks, offered, tee_of
+from caa.provider.choose import fallbacks, offered, priced, tee_of
 from caa.provider.clock import Clock
 from caa.provider.contract import Capabilities, Finding, Instance, InstanceType, LaunchRequest, Owner
 from caa.provider.pacing import Pacing
@@ -23,6 +23,7 @@ from caa.provider.rows import (
     IMAGE_ALLOWLIST,
     PURCHASE_OPTIONS,
     SPOT,
+    TYPE_PRICES,
     USE_PUBLIC_IP,
     given,
 )
@@ -73,7 +74,8 @@ class AzureProvider:
         """The sizes that pods may ask for; while DISABLECVM is false only those with a TEE."""
         names = {one.lower() for one in (self.capabilities.default_type, *self._values[rows.INSTANCE_SIZES])}
         types = [one for one in await self._around.catalogue.types() if one.name.lower() in names]
-        return offered(types, confidential=not self._values[rows.DISABLE_CVM])
+        mine = priced(types, self._values[TYPE_PRICES])
+        return offered(mine, confidential=not self._values[rows.DISABLE_CVM])
 
     async def create(self, request: LaunchRequest) -> Instance:
         """Find the VM of this name, or make it in the first place that has room."""

@@ -2,7 +2,7 @@
 
 from caa.config.kinds import BOOL, LIST, OPTIONAL_PATH, STRING, choice, list_of, matching
 from caa.config.setting import AnySetting, Setting
-from caa.provider.rows import CLOUD_ROWS, PURCHASE_OPTIONS, disable_cvm, root_volume_size
+from caa.provider.rows import CLOUD_ROWS, PURCHASE_OPTIONS, SECURE_BOOT, disable_cvm, root_volume_size
 
 _ARM = r"/subscriptions/[^/\s]+/resourceGroups/[^/\s]+/providers/"
 _SUBNET = matching(
@@ -164,15 +164,6 @@ SSH_USER = Setting(
     default="peerpod",
     live=True,
     help="Administrator of the pod VM.",
-)
-SECURE_BOOT = Setting(
-    name="enable_secure_boot",
-    env="ENABLE_SECURE_BOOT",
-    flag="enable-secure-boot",
-    kind=BOOL,
-    default=False,
-    live=True,
-    help="Secure boot, for confidential and trusted-launch pod VMs; the image has to be signed for it.",
 )
 CVM_ENCRYPTION = Setting(
     name="azure_cvm_encryption",

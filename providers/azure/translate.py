@@ -11,7 +11,7 @@ from caa.errors import InvalidRequest, Misconfigured
 from caa.model.instance import Arch, LaunchRequest, Tee
 from caa.provider.capacity import Place
 from caa.provider.ownership import written
-from caa.provider.rows import TAGS, USE_PUBLIC_IP
+from caa.provider.rows import SECURE_BOOT, TAGS, USE_PUBLIC_IP
 from providers.azure import settings as rows
 from providers.azure.shapes import LIMITS, Image
 
@@ -207,7 +207,7 @@ def _security(plan: Plan) -> Body:
         found["securityType"] = "TrustedLaunch"
     else:
         return found
-    return found | {"uefiSettings": {"secureBootEnabled": values[rows.SECURE_BOOT], "vTpmEnabled": True}}
+    return found | {"uefiSettings": {"secureBootEnabled": values[SECURE_BOOT], "vTpmEnabled": True}}
 
 
 def _trusted(plan: Plan) -> bool:

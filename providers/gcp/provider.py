@@ -12,13 +12,22 @@ from caa.errors import Gone, InvalidRequest, Misconfigured
 from caa.model.ids import InstanceId
 from caa.model.instance import InstanceState, Tee
 from caa.provider.capacity import FullPlaces, Place, first_with_room, places
-from caa.provider.choose import fallbacks, tee_of
+from caa.provider.choose import fallbacks, priced, tee_of
 from caa.provider.clock import Clock
 from caa.provider.contract import Capabilities, Finding, Instance, InstanceType, LaunchRequest, Owner
 from caa.provider.ownership import of_owner
 from caa.provider.pacing import Pacing
 from caa.provider.requests import image_of, refuse_name, refuse_user_data
-from caa.provider.rows import FALLBACK_TYPES, FULL_FOR, IMAGE_ALLOWLIST, PURCHASE_OPTIONS, SPOT, USE_PUBLIC_IP, given
+from caa.provider.rows import (
+    FALLBACK_TYPES,
+    FULL_FOR,
+    IMAGE_ALLOWLIST,
+    PURCHASE_OPTIONS,
+    SPOT,
+    TYPE_PRICES,
+    USE_PUBLIC_IP,
+    given,
+)
 from providers.gcp import check, shapes, translate
 from providers.gcp import settings as rows
 from providers.gcp.client import Gce
@@ -66,7 +75,8 @@ class GcpProvider:
     async def instance_types(self) -> Sequence[InstanceType]:
         """The types that pods may ask for; while DISABLECVM is false only those with the TEE."""
         names = {self.capabilities.default_type, *self._values[rows.MACHINE_TYPES]}
-        types = [one for one in await self._around.catalogue.types() if one.name in names]
+        mine = [one for one in await self._around.catalogue.types() if one.name in names]
+        types = priced(mine, self._values[TYPE_PRICES])
         if self._values[rows.DISABLE_CVM]:
             return types
         return [one for one in types if self._has_tee(one)]

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from caa.config.kinds import BOOL, LIST, STRING, TAGS, choice, matching
+from caa.config.kinds import BOOL, LIST, OPTIONAL_URL, STRING, TAGS, choice, matching
 from caa.config.setting import AnySetting, Setting
-from caa.provider.rows import CLOUD_ROWS, PURCHASE_OPTIONS, disable_cvm, root_volume_size
+from caa.provider.rows import CLOUD_ROWS, PURCHASE_OPTIONS, SECURE_BOOT, disable_cvm, root_volume_size
 
-_URL = matching(r"(https?://[^\s]+)?", "an http or https URL, or nothing")
 _ZONE = matching(r"([a-z]+(-[a-z]+)*-[a-z]+[0-9]+-[a-z])?", "a zone such as europe-west3-a")
 _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
@@ -171,15 +170,6 @@ CONFIDENTIAL_TYPE = Setting(
     live=True,
     help="The TEE of the pod VMs. Empty takes the strongest of the machine type: SEV_SNP, then TDX, then SEV.",
 )
-SECURE_BOOT = Setting(
-    name="enable_secure_boot",
-    env="ENABLE_SECURE_BOOT",
-    flag="enable-secure-boot",
-    kind=BOOL,
-    default=False,
-    live=True,
-    help="Boot signed code only; the image has to be signed.",
-)
 VTPM = Setting(
     name="gcp_vtpm",
     env="GCP_VTPM",
@@ -220,7 +210,7 @@ COMPUTE_ENDPOINT = Setting(
     name="gcp_compute_endpoint",
     env="GCP_COMPUTE_ENDPOINT",
     flag="gcp-compute-endpoint",
-    kind=_URL,
+    kind=OPTIONAL_URL,
     default="",
     help="Another endpoint of Compute Engine: a private one, a test server.",
 )
@@ -228,7 +218,7 @@ RESOURCE_MANAGER_ENDPOINT = Setting(
     name="gcp_resource_manager_endpoint",
     env="GCP_RESOURCE_MANAGER_ENDPOINT",
     flag="gcp-resource-manager-endpoint",
-    kind=_URL,
+    kind=OPTIONAL_URL,
     default="",
     help="Another endpoint of Resource Manager, which knows tags (TAGS) and our permissions.",
 )

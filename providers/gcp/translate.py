@@ -12,7 +12,7 @@ from caa.errors import InvalidRequest, Misconfigured
 from caa.model.instance import Arch, LaunchRequest, Tee
 from caa.provider.capacity import Place
 from caa.provider.ownership import written
-from caa.provider.rows import USE_PUBLIC_IP
+from caa.provider.rows import SECURE_BOOT, USE_PUBLIC_IP
 from providers.gcp import settings as rows
 from providers.gcp.shapes import LIMITS, Image, accelerators, feature, path_of, tees
 
@@ -229,11 +229,11 @@ def _security(plan: Plan, place: Place) -> Body:
         made["minCpuPlatform"] = "AMD Milan"
     if plan.image.uefi:
         made["shieldedInstanceConfig"] = {
-            "enableSecureBoot": values[rows.SECURE_BOOT],
+            "enableSecureBoot": values[SECURE_BOOT],
             "enableVtpm": values[rows.VTPM],
             "enableIntegrityMonitoring": values[rows.INTEGRITY] and values[rows.VTPM],
         }
-    elif values[rows.SECURE_BOOT]:
+    elif values[SECURE_BOOT]:
         raise Misconfigured(f"ENABLE_SECURE_BOOT is set, and the image {plan.image.path} is not UEFI_COMPATIBLE")
     return made
 

@@ -83,6 +83,17 @@ def test_lists_drop_blanks_and_empty_items() -> None:
     assert kinds.LIST.parse("") == ()
 
 
+def test_amounts() -> None:
+    assert dict(kinds.AMOUNTS.parse("m6a.large=0.0864, x=2")) == {"m6a.large": 0.0864, "x": 2.0}
+    assert kinds.AMOUNTS.show({"a": 0.5}) == "a=0.5"
+
+
+@pytest.mark.parametrize("text", ["a", "a=", "a=x", "a=-1", "a=inf", "a=nan", "a=1,a=2"])
+def test_what_is_no_amount(text: str) -> None:
+    with pytest.raises(ValueError):
+        kinds.AMOUNTS.parse(text)
+
+
 def test_tags_keep_equals_and_blanks_in_values() -> None:
     assert dict(kinds.TAGS.parse("a=1 b=2, c = d=e ,f=")) == {"a": "1 b=2", "c": "d=e", "f": ""}
     assert kinds.TAGS.show({"a": "1", "b": "2"}) == "a=1,b=2"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from caa.errors import Code, InstanceTypeError, Misconfigured
 from caa.model.instance import InstanceType, Sizing, Tee
-from caa.provider.choose import choose, fallbacks, first_fit, in_order, offered, tee_of
+from caa.provider.choose import choose, fallbacks, first_fit, in_order, offered, priced, tee_of
 
 
 def kind(name: str, vcpus: int, memory_mib: int, gpus: int = 0) -> InstanceType:
@@ -181,3 +181,12 @@ def test_a_confidential_pod_vm_never_becomes_an_ordinary_one(name: str, why: str
     with pytest.raises(Misconfigured, match=why) as caught:
         tee_of(name, [PLAIN, SNP])
     assert "DISABLECVM" in str(caught.value)
+
+
+def test_where_prices_are_known_the_cheapest_that_fits_is_taken_and_one_without_a_price_last() -> None:
+    """The size alone says little of the price: an r6a.large has fewer vCPUs and costs more than a c6a.xlarge's half."""
+    types = priced(AWS, {"m6a.xlarge": 0.17, "C6A.2XLARGE": 0.15})
+    assert choose(Sizing(vcpus=4), types, default="m6a.large") == "c6a.2xlarge"
+    assert choose(Sizing(vcpus=2), types, default="m6a.large") == "c6a.2xlarge"
+    assert choose(Sizing(memory_mib=16384, vcpus=16), [*types, kind("big", 16, 32768)], default="x") == "big"
+    assert [one.name for one in in_order(priced(T2, {}))] == [one.name for one in in_order(T2)]
