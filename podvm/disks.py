@@ -11,6 +11,7 @@ from caa.errors import InvalidInput, StateError
 _PATH = re.compile(r"/dev/[a-z][a-z0-9]{1,15}")
 _AZURE = "dev/disk/azure/data/by-lun"  # udev rules of Azure's agent
 _SERIALS = ("serial", "device/serial", "wwid", "device/wwid")  # virtio-blk, NVMe, NVMe and SCSI
+_IN_ORDER = "caa-data-"  # the serial numbers that our libvirt driver gives, before the place among the pod's volumes
 _SHORT = 20  # virtio-blk has room for so many bytes of a serial number
 _HEAD, _TAIL = 1 << 20, 1 << 16  # bytes that have to be zero for a disk to count as blank
 _EXTENTS, _JOURNAL = 0x40, 0x4
@@ -60,8 +61,11 @@ def _disks(root: Path) -> Iterator[Path]:
 
 
 def _fits(block: Path, wanted: Wanted) -> bool:
-    """By serial number; by LUN where the id is Azure's, which no disk shows, or where there is none."""
+    """By serial number, the id's or that of its place; by LUN where the id is Azure's, which no disk shows, or where
+    there is none."""
     if wanted.disk_id and any(_same(text, wanted.disk_id) for text in _texts(block)):
+        return True
+    if wanted.lun is not None and f"{_IN_ORDER}{wanted.lun}" in _texts(block):
         return True
     by_lun = not wanted.disk_id or wanted.disk_id.startswith("/subscriptions/")
     return by_lun and wanted.lun is not None and _lun(block) == wanted.lun
@@ -80,7 +84,7 @@ def _same(serial: str, disk_id: str) -> bool:
     wanted = disk_id.rpartition("/")[2]
     if not serial or not wanted:
         return False
-    if serial in (wanted, wanted[:_SHORT]) or serial.endswith((f".{wanted}", f"_{wanted}")):
+    if serial in (wanted, wanted[:_SHORT]) or serial.endswith((f".{wanted}", f"_{wanted}", f" {wanted}")):
         return True
     return serial.replace("-", "").lower() == wanted.replace("-", "").lower()
 

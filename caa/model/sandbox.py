@@ -6,6 +6,7 @@ from enum import StrEnum
 from caa.model.ids import InstanceId, SandboxId
 from caa.model.instance import IPAddress, Owner, Sizing
 from caa.model.network import PodNetwork, Tunnel
+from caa.model.volume import Volume
 
 
 class Phase(StrEnum):
@@ -42,6 +43,7 @@ class Sandbox:
     `owner` is whose tags the instance has got, for a node that bears another name since; `provider` is the driver that
     made it, "" for one of an earlier version.
     `ca` is the generation of the node's CA that the pod VM trusts; "" is the oldest.
+    `volumes` are the disks that were asked for with the pod VM, in the order of their attachment.
     """
 
     id: SandboxId
@@ -60,3 +62,4 @@ class Sandbox:
     owner: Owner | None = None
     provider: str = ""
     ca: str = ""
+    volumes: tuple[Volume, ...] = ()

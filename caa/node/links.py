@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from caa.errors import DeadlineExceeded, InvalidInput, Unavailable
 from caa.model.ids import SandboxId
 from caa.sandbox.ports import LinkRequest, LinkState
+from caa.userdata import volumes
 from caa.wire.certs import Certificates
 from caa.wire.client import Client, connect
 from caa.wire.proto import relay
@@ -103,6 +104,8 @@ class RelayLinks:
         tls = self._tls
         addresses = [str(address) for address in link.addresses]
         request = relay.OpenRequest(sandbox_id=link.sandbox, addresses=addresses, port=tls.port)
+        for volume, about in zip(link.volumes, volumes.fields(link.volumes), strict=True):
+            request.volumes.add(source=volume.source, fields=about)
         if tls.certificates is None:
             request.disable_tls = True
             return request

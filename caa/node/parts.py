@@ -27,10 +27,10 @@ from caa.sandbox.abandoned import Abandonment, Graces
 from caa.sandbox.boot import Recovery
 from caa.sandbox.orphans import Rules, Sweep
 from caa.sandbox.outages import Outages
-from caa.sandbox.ports import Clock, World
+from caa.sandbox.ports import Clock, VolumeSource, World
 from caa.sandbox.rebuild import Rebuild
 from caa.sandbox.service import Limits, SandboxService
-from caa.sandbox.steps import Connect, Launch, Link, Note, Own, Step
+from caa.sandbox.steps import Connect, FindVolumes, Launch, Link, Note, Own, Step
 from caa.sandbox.store import SqliteStore, open_store
 from caa.sandbox.store_file import StoreHeld
 from caa.userdata.budget import Budget
@@ -73,9 +73,8 @@ class Parts:
         self.upkeep.rules = _cert_rules(settings)
 
 
-async def assembled(settings: Settings) -> Parts:
-    """Make the parts. Opens the store and the CA, asks nobody else. Raises `ConfigError`, `StateError`,
-    `InitdataError`."""
+async def assembled(settings: Settings, *, volumes: VolumeSource | None = None) -> Parts:
+    """Make the parts. Opens the store and the CA, asks nobody else. Without `volumes` no pod has any. `CaaError`s."""
     name, clock, now = settings[identity.CLOUD_PROVIDER], SystemClock(), asyncio.get_running_loop().time
     certificates = _certificates(settings)
     guest = _guest(settings)
@@ -96,8 +95,8 @@ async def assembled(settings: Settings) -> Parts:
         provider=name,
         current_ca=boot_data.current_ca,
     )
-    launch = Launch(provider, boot_data, owner)
-    steps: list[Step] = [Own(ledger), launch, Note(ledger), Connect(networking), Link(links)]
+    find: Sequence[Step] = () if volumes is None else (FindVolumes(volumes, provider),)
+    steps = (Own(ledger), *find, Launch(provider, boot_data, owner), Note(ledger), Connect(networking), Link(links))
     service = SandboxService(world, steps, clock=clock, boot_id=booted, limits=_limits(settings, provider))
     return Parts(
         provider=provider,

@@ -202,6 +202,7 @@ def _target(payload: bytes) -> Target:
     target = Target(addresses, edits.last_varint(payload, 3), server_name=_text(payload, 4), files=files)
     target.skip_verify = bool(edits.last_varint(payload, 10))
     target.disable_tls = bool(edits.last_varint(payload, 11))
+    target.volumes = tuple((_text(one, 1), _text(one, 2)) for one in edits.all_bytes(payload, 12))
     if not 0 < target.port < 65536:
         raise Refused(INVALID_ARGUMENT, f"port {target.port} is not between 1 and 65535")
     if not (target.server_name or target.skip_verify or target.disable_tls):

@@ -35,9 +35,9 @@ LONGEST_PAUSE = 1.0
 
 
 class Target:
-    """Where a pod VM's forwarder is and who it has to be."""
+    """Where a pod VM's forwarder is and who it has to be; `volumes` as `caa.relay.volumes` takes them."""
 
-    __slots__ = ("addresses", "disable_tls", "files", "port", "server_name", "skip_verify")
+    __slots__ = ("addresses", "disable_tls", "files", "port", "server_name", "skip_verify", "volumes")
 
     def __init__(self, addresses: tuple[str, ...], port: int, *, server_name: str, files: TlsFiles) -> None:
         self.addresses = addresses
@@ -46,6 +46,7 @@ class Target:
         self.files = files
         self.skip_verify = False
         self.disable_tls = False
+        self.volumes: tuple[tuple[str, str], ...] = ()
 
     def same_peer(self, other: Target) -> bool:
         """Whether both name the same forwarder; certificates of ours may have been renewed in between."""

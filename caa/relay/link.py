@@ -12,6 +12,7 @@ from caa.relay.dial import LONGEST_PAUSE, Dialler
 from caa.relay.folders import SOCKET, own_directory, remove
 from caa.relay.plain_mux import PlainMux
 from caa.relay.session_mux import SessionMux
+from caa.relay.volumes import watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -265,6 +266,7 @@ class Link:
             self.mux.go_on(sock, tls)
             return
         self.mux = self._make_mux(sock, tls)
+        self.see(self.mux)
         try:
             own_directory(self._directory)
             path = f"{self._directory}/{SOCKET}"
@@ -282,6 +284,11 @@ class Link:
             return SessionMux(front, sock, tls=tls, session=session, keeper=self)
         self.session = None
         return PlainMux(front.loop, sock, tls=tls, watch=front.watch, lost=self.lost)
+
+    def see(self, mux: PlainMux | SessionMux) -> None:
+        """Let the mux look at the requests that tell the guest of the pod's volumes."""
+        if self.target.volumes:
+            mux.watch = watch(self.target.volumes)
 
     def _begin_anew(self, mux: SessionMux, session: Session) -> None:
         again, refused = mux.begin_anew(session)

@@ -129,6 +129,7 @@ def target_state(target: Target) -> bytes:
             blobs(8, files.ciphers),
             number(9, target.skip_verify),
             number(10, target.disable_tls),
+            blobs(11, (blob(1, source) + blob(2, about) for source, about in target.volumes)),
         )
     )
 
@@ -182,6 +183,7 @@ def target_of(data: bytes) -> Target:
     target = Target(tuple(fields.texts(1)), fields.number(2), server_name=fields.text(3), files=files)
     target.skip_verify = bool(fields.number(9))
     target.disable_tls = bool(fields.number(10))
+    target.volumes = tuple((one.text(1), one.text(2)) for one in map(Fields, fields.blobs(11)))
     return target
 
 
@@ -240,10 +242,13 @@ def _sockets(fds: Sequence[int], *, listening: int) -> list[Sock]:
 
 
 def _new_mux(front: AgentFront, link: Link, *, session: Session | None) -> PlainMux | SessionMux:
+    mux: PlainMux | SessionMux
     if session is None:
-        return PlainMux(front.loop, None, tls=None, watch=front.watch, lost=link.lost)
-    mux = SessionMux(front, None, tls=None, session=session, keeper=link)
-    mux.stopped = session.full
+        mux = PlainMux(front.loop, None, tls=None, watch=front.watch, lost=link.lost)
+    else:
+        mux = SessionMux(front, None, tls=None, session=session, keeper=link)
+        mux.stopped = session.full
+    link.see(mux)
     return mux
 
 

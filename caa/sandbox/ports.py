@@ -13,6 +13,7 @@ from caa.model.ids import SandboxId
 from caa.model.instance import InitdataDigest, IPAddress, Owner
 from caa.model.network import PodNetwork, Standing, Tunnel, Whose
 from caa.model.sandbox import PodSpec, Sandbox
+from caa.model.volume import Volume
 
 
 class StateStore(Protocol):
@@ -58,12 +59,14 @@ class PodNetworking(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkRequest:
-    """An agent link to open: where the forwarder is, who it has to be, which generation of our CA it trusts."""
+    """An agent link to open: where the forwarder is, who it has to be, which generation of our CA it trusts, and the
+    disks of which the guest is told when a container mounts them."""
 
     sandbox: SandboxId
     addresses: tuple[IPAddress, ...]
     server_name: str
     ca: str = ""
+    volumes: tuple[Volume, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +114,14 @@ class BootData(Protocol):
 
     async def render(self, sandbox: Sandbox) -> Boot:
         """Raises `UserDataTooLarge` before any cloud call. Needs `network` and `tunnel` of the record."""
+
+
+class VolumeSource(Protocol):
+    """Who knows which disks of the cloud a pod's containers mount: the CSI driver's side of the node."""
+
+    async def of(self, sandbox: SandboxId, pod: PodSpec) -> Sequence[Volume]:
+        """The volumes of this pod and of no other, in the order in which they shall be attached. What comes is checked
+        once more. Raises `CaaError`s: a pod must not start without a disk that it needs."""
 
 
 class Ledger(Protocol):

@@ -46,7 +46,7 @@ def begun(record: Sandbox) -> Sandbox:
 def cleared(record: Sandbox, event: Event) -> Sandbox:
     """The record when everything of its start is undone. The tunnel goes: an index is never used twice."""
     phase = after(record.phase, event)
-    return replace(record, phase=phase, reached="", instance=None, addresses=(), tunnel=None, ca="")
+    return replace(record, phase=phase, reached="", instance=None, addresses=(), tunnel=None, ca="", volumes=())
 
 
 async def run(life: Life, world: World, *, steps: Sequence[Step], deadline: float) -> CaaError | None:

@@ -10,13 +10,14 @@ from typing import Protocol
 
 import structlog
 
-from caa.errors import ProviderError, StateError
+from caa.errors import InvalidRequest, ProviderError, StateError
 from caa.model.instance import LaunchRequest, Owner, Sizing
 from caa.model.network import Whose
 from caa.model.sandbox import Sandbox
+from caa.model.volume import checked
 from caa.provider.choose import choose
 from caa.provider.contract import Provider
-from caa.sandbox.ports import AgentLinks, BootData, Ledger, LinkRequest, PodNetworking
+from caa.sandbox.ports import AgentLinks, BootData, Ledger, LinkRequest, PodNetworking, VolumeSource
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +57,29 @@ class Own:
 
 
 @dataclass(frozen=True, slots=True)
+class FindVolumes:
+    """Learn which disks the pod needs, before it is paid for. A pod never starts without one of them."""
+
+    source: VolumeSource
+    provider: Provider
+    name: str = "volumes"
+    act: str = "find the pod's volumes"
+    remedy: str = "see what the pod's persistent volume claims say, and the CSI driver's log on this node"
+
+    async def up(self, record: Sandbox, deadline: float | None) -> Sandbox:  # noqa: ARG002
+        volumes = checked(await self.source.of(record.id, record.pod))
+        if volumes and not self.provider.capabilities.volumes:
+            raise InvalidRequest(
+                f"the pod has {len(volumes)} volumes that are disks of the cloud, and this provider attaches none: "
+                "take another provider (CLOUD_PROVIDER), or another storage class for the claims"
+            )
+        return replace(record, volumes=volumes)
+
+    async def down(self, record: Sandbox) -> None:
+        """Nothing of its own to undo: what `launch` attaches is let go with the pod VM, and stays."""
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """Make the pod VM. A pod that asks for nothing gets the driver's own default instance type."""
 
@@ -84,6 +108,7 @@ class Launch:
             namespace=record.pod.pod_namespace,
             pod=record.pod.pod_name,
             initdata=boot.initdata,
+            volumes=tuple(one.disk for one in record.volumes),
         )
         instance = await self.provider.create(request)
         if not instance.id or not instance.addresses:
@@ -159,7 +184,11 @@ class Link:
 
     async def up(self, record: Sandbox, deadline: float | None) -> Sandbox:
         request = LinkRequest(
-            sandbox=record.id, addresses=record.addresses, server_name=record.instance_name, ca=record.ca
+            sandbox=record.id,
+            addresses=record.addresses,
+            server_name=record.instance_name,
+            ca=record.ca,
+            volumes=record.volumes,
         )
         await self.links.open(request, deadline)
         return record

@@ -33,6 +33,7 @@ class OpenRequest(_message.Message):
     CIPHER_SUITES_FIELD_NUMBER: _builtins.int
     SKIP_VERIFY_FIELD_NUMBER: _builtins.int
     DISABLE_TLS_FIELD_NUMBER: _builtins.int
+    VOLUMES_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     port: _builtins.int
     server_name: _builtins.str
@@ -45,6 +46,10 @@ class OpenRequest(_message.Message):
     disable_tls: _builtins.bool
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def volumes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Volume]:
+        """The disks that the pod's containers mount, in the order of their attachment."""
+
     def __init__(
         self,
         *,
@@ -59,14 +64,39 @@ class OpenRequest(_message.Message):
         cipher_suites: _builtins.str = ...,
         skip_verify: _builtins.bool = ...,
         disable_tls: _builtins.bool = ...,
+        volumes: _abc.Iterable[Global___Volume] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "ca_file", b"ca_file", "cert_file", b"cert_file", "cipher_suites", b"cipher_suites", "disable_tls", b"disable_tls", "key_file", b"key_file", "port", b"port", "sandbox_id", b"sandbox_id", "server_name", b"server_name", "skip_verify", b"skip_verify", "tls_min_version", b"tls_min_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "ca_file", b"ca_file", "cert_file", b"cert_file", "cipher_suites", b"cipher_suites", "disable_tls", b"disable_tls", "key_file", b"key_file", "port", b"port", "sandbox_id", b"sandbox_id", "server_name", b"server_name", "skip_verify", b"skip_verify", "tls_min_version", b"tls_min_version", "volumes", b"volumes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OpenRequest: _TypeAlias = OpenRequest  # noqa: Y015
+
+@_typing.final
+class Volume(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """Where the kubelet has the volume on this node: the mounts that come from there are meant."""
+    fields: _builtins.str
+    """What the guest is told of the disk: a JSON object without "mount_point", which the relay adds."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        fields: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Volume: _TypeAlias = Volume  # noqa: Y015
 
 @_typing.final
 class CloseRequest(_message.Message):

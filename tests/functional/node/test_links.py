@@ -1,6 +1,8 @@
 """The node's side of the relay's service: paths, requests, and a relay that goes and comes back."""
 
 import asyncio
+import json
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 
 from caa.errors import DeadlineExceeded, InvalidInput, Unavailable
 from caa.model.ids import SandboxId
+from caa.model.volume import Volume
 from caa.node.links import LinkTls, RelayLinks
 from caa.sandbox.ports import LinkRequest, LinkState
 
@@ -32,6 +35,17 @@ async def test_open_list_close(node: Any) -> None:
     await node.links.close(ONE, "its pod VM is gone")
     assert node.relay.reasons == ["", "its pod VM is gone"]
     assert await node.links.list() == []
+
+
+async def test_volumes(node: Any) -> None:
+    """In their order; what the guest is told of each is JSON without the mount point."""
+    one = Volume(source="/volumes/a/mount", disk="disk-a", fs_type="xfs")
+    two = Volume(source="/volumes/b/mount", disk="disk-b", fs_group=5)
+    await node.links.open(replace(LINK, volumes=(one, two)), None)
+    assert [(told.source, json.loads(told.fields)) for told in node.relay.links[ONE].volumes] == [
+        ("/volumes/a/mount", {"fs_type": "xfs", "lun": "0", "disk_id": "disk-a"}),
+        ("/volumes/b/mount", {"fs_type": "ext4", "lun": "1", "disk_id": "disk-b", "fs_group": "5"}),
+    ]
 
 
 async def test_in_clear(node: Any) -> None:

@@ -98,6 +98,8 @@ def machine(tmp_path: Path) -> Path:
     block(tmp_path, "sda", address="0:0:0:0")
     block(tmp_path, "sdb", address="0:0:0:1")
     block(tmp_path, "sdc", address="1:0:0:1")
+    block(tmp_path, "vdc", serial="caa-data-2")
+    block(tmp_path, "sdd", address="0:0:3:0", device__wwid="t10.Google  PersistentDisk  pvc-7\n")
     block(tmp_path, "loop0", serial="vol0123456789abcdef0")
     return tmp_path
 
@@ -111,6 +113,9 @@ def machine(tmp_path: Path) -> Path:
         (Wanted("", 1), "sdc"),
         (Wanted("", 0), None),
         (Wanted("vol-0fffffffffffffff0"), None),
+        (Wanted("pvc-2", 2), "vdc"),
+        (Wanted("pvc-2", 3), None),
+        (Wanted("projects/p/zones/z/disks/pvc-7", 0), "sdd"),
         (Wanted("/dev/vdb"), "vdb"),
         (Wanted("/dev/vdz"), None),
     ],
@@ -127,9 +132,9 @@ def test_azures_links_come_first(machine: Path) -> None:
 
 
 def test_two_disks_with_one_name(machine: Path) -> None:
-    block(machine, "vdc", serial="vol-0123456789abcdef")
     block(machine, "vdd", serial="vol-0123456789abcdef")
-    with pytest.raises(InvalidInput, match=r"several disks fit vol-0123456789abcdef: vdc, vdd"):
+    block(machine, "vde", serial="vol-0123456789abcdef")
+    with pytest.raises(InvalidInput, match=r"several disks fit vol-0123456789abcdef: vdd, vde"):
         disks.find(Wanted("vol-0123456789abcdef"), machine)
 
 

@@ -83,6 +83,7 @@ class FakeProvider:
 
     faults: Faults
     sized: bool = False
+    volumes: bool = False
     living: dict[InstanceId, Instance] = field(default_factory=dict)
     requests: list[LaunchRequest] = field(default_factory=list)
     types: tuple[InstanceType, ...] = (
@@ -94,7 +95,7 @@ class FakeProvider:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(sized_by_type=self.sized)
+        return Capabilities(sized_by_type=self.sized, volumes=self.volumes)
 
     async def check(self) -> Sequence[Finding]:
         return []
