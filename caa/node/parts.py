@@ -96,7 +96,8 @@ async def assembled(settings: Settings, *, volumes: VolumeSource | None = None) 
         current_ca=boot_data.current_ca,
     )
     find: Sequence[Step] = () if volumes is None else (FindVolumes(volumes, provider),)
-    steps = (Own(ledger), *find, Launch(provider, boot_data, owner), Note(ledger), Connect(networking), Link(links))
+    link = Link(links, provider.console)
+    steps = (Own(ledger), *find, Launch(provider, boot_data, owner), Note(ledger), Connect(networking), link)
     service = SandboxService(world, steps, clock=clock, boot_id=booted, limits=_limits(settings, provider))
     return Parts(
         provider=provider,

@@ -4,22 +4,29 @@
 succeeds when there is nothing to undo, and may be called any number of times: a crash can come between any two lines.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
 
-from caa.errors import InvalidRequest, ProviderError, StateError
+from caa.errors import CaaError, InvalidRequest, ProviderError, StateError, StepFailed
+from caa.model.ids import InstanceId
 from caa.model.instance import LaunchRequest, Owner, Sizing
 from caa.model.network import Whose
 from caa.model.sandbox import Sandbox
 from caa.model.volume import checked
 from caa.provider.choose import choose
+from caa.provider.console import ending
 from caa.provider.contract import Provider
 from caa.sandbox.ports import AgentLinks, BootData, Ledger, LinkRequest, PodNetworking, VolumeSource
 
 log = structlog.get_logger(__name__)
+
+Console = Callable[[InstanceId], Awaitable[bytes]]
+
+_LAST_WORDS, _LAST_WORDS_MARGIN = 2.0, 0.1  # seconds for a console; the relay refuses half a second before the deadline
 
 
 class Step(Protocol):
@@ -178,6 +185,7 @@ class Link:
     """Have the relay reach the agent and listen where the shim will dial."""
 
     links: AgentLinks
+    console: Console | None = None
     name: str = "link"
     act: str = "reach the agent in the pod VM"
     remedy: str = "see the pod VM's console; the forwarder's port must be open from this node (PROXY_TIMEOUT bounds it)"
@@ -190,8 +198,26 @@ class Link:
             ca=record.ca,
             volumes=record.volumes,
         )
-        await self.links.open(request, deadline)
+        try:
+            await self.links.open(request, deadline)
+        except CaaError as error:
+            text = f"{error}{await self._last_words(record, deadline)}"
+            raise StepFailed(text, code=error.code, retryable=error.retryable) from error
         return record
+
+    async def _last_words(self, record: Sandbox, deadline: float | None) -> str:
+        """How the pod VM's console ends, if it can be had in the time that is left: whoever reads the error cannot
+        look any more, for the pod VM is removed."""
+        if self.console is None or record.instance is None:
+            return ""
+        now = asyncio.get_running_loop().time()
+        end = min(now + _LAST_WORDS, now + _LAST_WORDS if deadline is None else deadline - _LAST_WORDS_MARGIN)
+        try:
+            async with asyncio.timeout_at(end):
+                return ending(await self.console(record.instance))
+        except Exception as error:  # a cloud without consoles, or one that is slow, must not hide the reason
+            log.debug("the console cannot be read", error=f"{type(error).__name__}: {error}")
+            return ""
 
     async def down(self, record: Sandbox) -> None:
         await self.links.close(record.id, record.error)

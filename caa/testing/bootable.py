@@ -1,20 +1,17 @@
 """For drivers that really boot: user data that a pod VM starts with, and a network of the test's own."""
 
-import ctypes
-import os
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
 from caa.model.network import PodNetwork, Route, Tunnel
+from caa.testing import spaces
 from caa.userdata.budget import Budget
 from caa.userdata.forwarder import ForwarderConfig, ServerTls
 from caa.userdata.render import Parts, render
 from caa.wire.certs import NodeAuthority
 
-_CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
 _NETWORK = PodNetwork(
     interface="eth0",
     hwaddr="0a:58:0a:32:00:05",
@@ -36,10 +33,5 @@ def user_data(authority: NodeAuthority, name: str, *, initdata: str = "") -> byt
 @pytest.fixture
 def own_network() -> Iterator[None]:
     """This thread, and every thread it starts from now on, is in a new and empty network namespace. Needs root."""
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    assert _libc.unshare(_CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-    try:
+    with spaces.own("net"):
         yield
-    finally:
-        assert _libc.setns(home, _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-        os.close(home)

@@ -103,7 +103,7 @@ def _network(host: Host, site: Site) -> Finding:
 def _image(host: Host, site: Site) -> Finding:
     if not site.volume:
         return _ok("LIBVIRT_KERNEL", f"direct boot of {site.kernel}, without a root disk")
-    image = host.volume(site.pool, site.volume, setting="LIBVIRT_VOL_NAME")
+    image = host.image(site.pool, site.volume, boots=not site.kernel)
     return _ok("LIBVIRT_VOL_NAME", f"{image.path}: {image.format}, {image.capacity / GIB:.1f} GiB")
 
 

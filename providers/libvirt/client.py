@@ -24,6 +24,7 @@ from providers.libvirt.sight import Found, Look
 from providers.libvirt.translate import NAMESPACE, PREFIX, Record
 
 _CONSOLE_BYTES = 1 << 20
+_SECTOR, _BOOTABLE = 512, b"\x55\xaa"  # the end of an MBR, which a GPT disk has too (UEFI 2.10, 5.2.3)
 _UNDEFINE: Final = (
     libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
     | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
@@ -114,6 +115,22 @@ class Host:
                     "and docs/providers/libvirt.md for how an image gets there"
                 )
             return facts.volume_of(found.XMLDesc(0))
+
+    def image(self, pool: str, name: str, *, boots: bool) -> VolumeFacts:
+        """The volume with the image. One that firmware has to boot from and that can be no disk is `InvalidRequest`:
+        the VM would wait for its time to be up."""
+        found = self.volume(pool, name, setting="LIBVIRT_VOL_NAME")
+        if not boots or found.format != "raw" or not domain.MACHINES[self.facts().arch].uefi:
+            return found
+        with self.connection.work() as conn:
+            volume = _pool(conn, pool).storageVolLookupByName(name)
+            head = supported(lambda: _content(conn, volume, start=0, length=_SECTOR), None)
+        if head is not None and not head.endswith(_BOOTABLE):
+            raise InvalidRequest(
+                f"LIBVIRT_VOL_NAME: the volume {name} in the pool {pool} is no disk image: neither qcow2 nor a raw "
+                "disk with a partition table; upload it again, see docs/providers/libvirt.md"
+            )
+        return found
 
     def find(self, name: str) -> Found | None:
         """The domain of that name."""
@@ -276,9 +293,10 @@ def _pool(conn: Any, name: str) -> Any:
         raise Misconfigured(f"LIBVIRT_POOL: there is no storage pool {name}: see virsh pool-list --all") from error
 
 
-def _content(conn: Any, volume: Any, *, start: int) -> bytes:
+def _content(conn: Any, volume: Any, *, start: int, length: int = 0) -> bytes:
+    """`length` bytes, 0 for all."""
     stream, found = conn.newStream(0), io.BytesIO()
-    volume.download(stream, start, 0, 0)
+    volume.download(stream, start, length, 0)
     _carried(stream, lambda: stream.recvAll(lambda _stream, data, _opaque: found.write(data), None))
     return found.getvalue()
 

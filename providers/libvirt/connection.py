@@ -3,7 +3,6 @@
 `client.py`, `sight.py` and this file are the only ones that import `libvirt`.
 """
 
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -12,11 +11,12 @@ from functools import cache, partial
 from typing import Any
 
 import libvirt
+import structlog
 
 from caa.errors import ProviderError
 from providers.libvirt.faults import NO_SUPPORT, ConnectionLost, sorted_error
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 _OPEN_SECONDS = 20.0
 _KEEPALIVE = (5, 3)  # seconds between two questions, unanswered ones before the connection counts as lost
@@ -71,7 +71,7 @@ class Connection:
             try:
                 connection.domainEventRegisterAny(None, event, self._changed, None)
             except libvirt.libvirtError as error:  # polling alone finds the address too, only later
-                _log.debug("libvirt sends no events of kind %s: %s", event, error)
+                _log.debug("libvirt sends no events", kind=event, error=str(error))
         return connection
 
     def _opened_in_time(self) -> Any:

@@ -50,6 +50,17 @@ _KVM_TEXTS: Sequence[str] = (
     "kvm_arch_",
     "ioctl(kvm_",
 )
+_KERNEL_TEXTS: Sequence[str] = (  # hw/i386/x86.c, hw/arm/boot.c and hw/core/loader.c of QEMU
+    "could not open kernel file",
+    "could not load kernel",
+    "could not load the kernel",
+    "kernel too old",
+    "invalid kernel header",
+    "without pvh elf note",
+    "error reading initrd",
+    "could not load initrd",
+    "could not load initial ram disk",
+)
 _RIGHTS_TEXTS: Sequence[str] = ("host key verification failed", "authentication failed", "access denied")
 _LOST_TEXTS: Sequence[str] = (
     "client socket is closed",
@@ -98,6 +109,11 @@ def sorted_error(code: int, domain: int, *, message: str) -> ProviderError:
         return Busy(f"the storage pool is being worked on (LIBVIRT_POOL): {message}")
     if _has(low, _KVM_TEXTS):
         return KvmUnusable(f"KVM does not work on the libvirt host; LIBVIRT_ACCELERATION=qemu emulates: {message}")
+    if _has(low, _KERNEL_TEXTS):
+        return Misconfigured(
+            "LIBVIRT_KERNEL, LIBVIRT_INITRD: QEMU cannot load them; they are paths on the libvirt host, of a kernel "
+            f"for its architecture and an initramfs: {message}"
+        )
     if "unable to find any firmware" in low or "unable to find 'efi' firmware" in low:
         return Misconfigured(f"LIBVIRT_EFI_FIRMWARE: {message}; install a UEFI firmware (ovmf) on the libvirt host")
     kind, about = _KINDS.get(code, (ProviderError, ""))

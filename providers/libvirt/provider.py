@@ -1,16 +1,18 @@
 """The driver `libvirt`: the contract over `Host`. Calls run in a bounded pool of threads, waits in the event loop."""
 
 import asyncio
-import logging
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
+import structlog
+
 from caa.errors import CapacityError, InstanceTypeError, InvalidRequest, ProviderError
 from caa.model.ids import InstanceId
 from caa.provider.clock import Clock
+from caa.provider.console import ending
 from caa.provider.contract import (
     Capabilities,
     Finding,
@@ -30,7 +32,7 @@ from providers.libvirt.translate import Plan, Record, Site
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 _RECONNECT = 30.0  # seconds in which a restarting libvirtd has to come back; one was seen to take 8 (testbed.md 1)
 _RECONNECT_PAUSE = 0.25
@@ -120,7 +122,7 @@ class LibvirtProvider:
         except KvmUnusable as error:
             if self._site.launch or self._site.confidential or not self._host.without_kvm():
                 raise
-            _log.warning("pod VMs are emulated from now on, which is slow: %s", error)
+            _log.warning("pod VMs are emulated from now on, which is slow", error=str(error))
         return await self._all_or_nothing(plan.record, self._make(plan, request.user_data))
 
     async def _make(self, plan: Plan, user_data: bytes) -> Instance:
@@ -141,7 +143,7 @@ class LibvirtProvider:
         found = host.facts()
         pool = host.pool(record.pool)
         host.network(site.network)
-        image = host.volume(record.pool, plan.image, setting="LIBVIRT_VOL_NAME") if plan.image else None
+        image = host.image(record.pool, plan.image, boots=not site.kernel) if plan.image else None
         data = tuple(host.volume(record.pool, one, setting="data volume") for one in plan.data)
         host.refuse_existing(record.pool, record.volumes)
         _refuse_size(plan, memory_mib=found.memory_mib, max_vcpus=found.max_vcpus)
@@ -218,8 +220,7 @@ class LibvirtProvider:
             console = await self._call(lambda: self._host.console(record.pool, record.console))
         except ProviderError as error:
             return f"; its console cannot be read: {error}"
-        said = translate.tail(console)
-        return f"; its console ends with:\n{said}" if said else "; its console is empty"
+        return ending(console)
 
     async def _all_or_nothing(self, record: Record, making: Coroutine[Any, Any, Instance]) -> Instance:
         return await all_or_nothing(making, lambda: self._undo(record), budget=_UNDO)
@@ -240,10 +241,11 @@ class LibvirtProvider:
                 return await to_the_end(self._threads.run(work))
             except (ConnectionLost, Busy) as error:
                 now = self._clock.now()
-                end = now + _RECONNECT if end is None else end
+                if end is None:
+                    end = now + _RECONNECT
+                    _log.info("libvirt does not do it now, trying again", limit_s=_RECONNECT, error=str(error))
                 if now >= end:
                     raise
-                _log.info("libvirt does not do it now, trying again: %s", error)
             await self._clock.sleep(_RECONNECT_PAUSE)
 
     def _lock(self, name: str) -> asyncio.Lock:

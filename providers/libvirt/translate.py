@@ -279,10 +279,3 @@ def usable(addresses: Iterable[str]) -> tuple[IPAddress, ...]:
         if not (address.is_loopback or address.is_unspecified or address.is_link_local or address.is_multicast):
             found.add(address)
     return tuple(sorted(found, key=lambda one: (one.version, int(one))))
-
-
-def tail(console: bytes, lines: int = 24) -> str:
-    """The end of a console log, fit for an error message: printable, a few lines, 2000 characters."""
-    text = console[-4096:].decode("utf-8", "replace")
-    kept = ["".join(c for c in line if c.isprintable()).strip() for line in text.splitlines()]
-    return "\n".join([line for line in kept if line][-lines:])[-2000:]

@@ -19,6 +19,7 @@ from caa.testing.provider_contract import Cloud, ProviderContract
 from caa.wire.certs import NodeAuthority
 from providers.libvirt.connection import Connection
 
+IMAGE = "<volume><name>podvm-base.qcow2</name><capacity>1024</capacity><target><format type='qcow2'/></target></volume>"
 NOBODY = "9d2bb2d1-26ba-4b4e-ae1f-2a1dd9a85e0e"
 
 
@@ -30,7 +31,7 @@ class TestTestDriver(ProviderContract):
         connection = libvirt.open("test:///default")
         pool = connection.storagePoolLookupByName("default-pool")
         if "podvm-base.qcow2" not in pool.listVolumes():  # whoever still holds an object keeps the whole host
-            pool.createXML("<volume><name>podvm-base.qcow2</name><capacity>1073741824</capacity></volume>", 0)
+            pool.createXML(IMAGE, 0)
         yield connection
         connection.close()
 

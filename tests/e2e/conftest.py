@@ -1,6 +1,5 @@
 """A worker node in namespaces of the test's own: relay and node as real processes, pods on the `local` driver."""
 
-import ctypes
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -9,35 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from caa.testing import spaces
 from caa.testing.demo import world
 from caa.testing.demo.daemons import Daemons, Paths
 from caa.testing.demo.scenario import DAEMONS_OWN, Stage
 from caa.wire.client import Client, connect
 
-_NEW = 0x00020000 | 0x40000000  # CLONE_NEWNS | CLONE_NEWNET
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _entered(flags: int, descriptor: int | None = None) -> None:
-    result = _libc.unshare(flags) if descriptor is None else _libc.setns(descriptor, flags)
-    assert result == 0, os.strerror(ctypes.get_errno())
-
 
 @pytest.fixture
 def own_namespaces() -> Iterator[None]:
     """This thread, and what it starts, has network and mounts of its own, prepared as a worker node."""
-    folder = Path.cwd()
-    home = [os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("mnt", "net")]
-    _entered(_NEW)
-    try:
-        world.run("mount", "--make-rprivate", "/")
-        world.prepare()
+    with spaces.worker_node():
         yield
-    finally:
-        for descriptor in home:
-            _entered(0, descriptor)
-            os.close(descriptor)
-        os.chdir(folder)
 
 
 @dataclass

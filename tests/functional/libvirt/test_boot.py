@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from caa.errors import CapacityError, InstanceTypeError, Misconfigured, ProviderError
+from caa.errors import CapacityError, InstanceTypeError, InvalidRequest, Misconfigured, ProviderError
 from caa.model.ids import InstanceId
 from caa.model.instance import Severity, Sizing
 from caa.provider.contract import InstanceState
@@ -230,6 +230,28 @@ async def test_an_image_that_is_not_there(driver: Any, request_of: Any, nothing_
     with pytest.raises(ProviderError, match=r"LIBVIRT_VOL_NAME: there is no volume nothing\.qcow2 in the pool default"):
         await driver(LIBVIRT_VOL_NAME="nothing.qcow2").create(request_of(NAME))
     nothing_left()
+
+
+HEADS = {b"text\n" * 200: False, bytes(510) + b"\x55\xaa": True, b"": False}
+
+
+@pytest.mark.parametrize("head", list(HEADS), ids=["text", "partitions", "blank"])
+async def test_a_raw_image_that_may_be_no_disk(
+    driver: Any, daemon: Libvirtd, connection: Any, request_of: Any, head: bytes
+) -> None:
+    """Firmware would look for a boot loader until the time for an address is up."""
+    image = file_of(daemon, "podvm-new.img")
+    image.write_bytes(head.ljust(1 << 20, b"\0"))
+    made = driver(Calls(LEASED), LIBVIRT_KERNEL="", LIBVIRT_INITRD="", LIBVIRT_VOL_NAME=image.name)
+    if HEADS[head]:
+        instance = await made.create(request_of(NAME))
+        await made.delete(instance.id)
+    else:
+        with pytest.raises(InvalidRequest, match=r"LIBVIRT_VOL_NAME: the volume podvm-new.img .* is no disk image"):
+            await made.create(request_of(NAME))
+        (found,) = [one for one in await made.check() if one.subject == "LIBVIRT_VOL_NAME"]
+        assert found.severity is Severity.ERROR
+    connection.storagePoolLookupByName("default").storageVolLookupByName(image.name).delete()
 
 
 async def test_data_volumes(driver: Any, daemon: Libvirtd, connection: Any, request_of: Any) -> None:

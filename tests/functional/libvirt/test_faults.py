@@ -25,6 +25,9 @@ from providers.libvirt.connection import Connection
 from providers.libvirt.provider import LibvirtProvider
 
 NAME = "podvm-web-0a1b2c3d"
+IMAGE = (
+    "<volume><name>podvm-base.qcow2</name><capacity>{size}</capacity><target><format type='qcow2'/></target></volume>"
+)
 ALL = [Fault.REFUSED, Fault.LOST, Fault.CUT, Fault.LOST_AND_CUT]
 LEASED = {"virDomain.interfaceAddresses": lambda *_: {"vnet0": {"addrs": [{"addr": "192.168.150.7"}], "hwaddr": ""}}}
 CHANGING_A_CREATE = {
@@ -69,7 +72,7 @@ async def pretended(anchor: Any) -> AsyncIterator[Field]:
     environ = {"LIBVIRT_POOL": "default-pool", "LIBVIRT_VOL_NAME": "podvm-base.qcow2", "LIBVIRT_MEMORY": "64"}
     pool = anchor.storagePoolLookupByName("default-pool")
     with suppress(libvirt.libvirtError):
-        pool.createXML("<volume><name>podvm-base.qcow2</name><capacity>1024</capacity></volume>", 0)
+        pool.createXML(IMAGE.format(size=1024), 0)
     driver = providers.libvirt.provider(
         load(providers.libvirt.SETTINGS, environ), Connection("test:///default", opener=calls.open), clock=Hasty()
     )
@@ -98,11 +101,7 @@ async def real(daemon: Libvirtd, connection: Any, driver: Any, base_image: str) 
 def base_image(daemon: Libvirtd, connection: Any) -> Iterator[str]:
     """An image with nothing in it; the small guest boots from its kernel."""
     pool = connection.storagePoolLookupByName("default")
-    volume = pool.createXML(
-        "<volume><name>podvm-base.qcow2</name><capacity>1048576</capacity><target><format type='qcow2'/></target>"
-        "</volume>",
-        0,
-    )
+    volume = pool.createXML(IMAGE.format(size=1 << 20), 0)
     yield "podvm-base.qcow2"
     volume.delete(0)
 

@@ -162,16 +162,6 @@ def test_states(state: int, reason: int, expected: InstanceState) -> None:
     assert translate.state_of(state, reason) is expected
 
 
-def test_the_tail_of_a_console_is_fit_for_an_error() -> None:
-    console = b"old\n" * 5000 + b"\x1b[31mKernel panic\x1b[0m - not syncing\r\n\xff\0\n" + b"last words\n"
-    said = translate.tail(console)
-    assert said.endswith("last words")
-    assert "Kernel panic" in said
-    assert all(one.isprintable() or one == "\n" for one in said)
-    assert len(said) <= 2000
-    assert translate.tail(b"") == ""
-
-
 def test_instance_ids() -> None:
     assert translate.is_instance("9d2bb2d1-26ba-4b4e-ae1f-2a1dd9a85e0e")
     for text in ("", "x", "podvm-web-0a1b2c3d", "9D2BB2D1-26ba-4b4e-ae1f-2a1dd9a85e0e\n"):
