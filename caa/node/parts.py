@@ -76,8 +76,7 @@ class Parts:
 async def assembled(settings: Settings, *, volumes: VolumeSource | None = None) -> Parts:
     """Make the parts. Opens the store and the CA, asks nobody else. Without `volumes` no pod has any. `CaaError`s."""
     name, clock, now = settings[identity.CLOUD_PROVIDER], SystemClock(), asyncio.get_running_loop().time
-    certificates = _certificates(settings)
-    guest = _guest(settings)
+    certificates, guest = _certificates(settings), _guest(settings)
     exchangeable = Exchangeable.of(driver(name).make(settings))
     provider = Observed(exchangeable, name)
     networking = _networking(settings)
@@ -96,8 +95,8 @@ async def assembled(settings: Settings, *, volumes: VolumeSource | None = None) 
         current_ca=boot_data.current_ca,
     )
     find: Sequence[Step] = () if volumes is None else (FindVolumes(volumes, provider),)
-    link = Link(links, provider.console)
-    steps = (Own(ledger), *find, Launch(provider, boot_data, owner), Note(ledger), Connect(networking), link)
+    last = (Note(ledger), Connect(networking), Link(links, provider.console))
+    steps = (Own(ledger), *find, Launch(provider, boot_data, owner), *last)
     service = SandboxService(world, steps, clock=clock, boot_id=booted, limits=_limits(settings, provider))
     return Parts(
         provider=provider,
