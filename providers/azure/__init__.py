@@ -37,6 +37,8 @@ def make(values: Settings, *, clock: Clock = _REAL, waits: Waits = _WAITS) -> Pr
 def _refuse_conflicts(values: Settings) -> None:
     if values[settings.CLIENT_SECRET] and not (values[settings.CLIENT_ID] and values[settings.TENANT_ID]):
         raise ConfigError("AZURE_CLIENT_SECRET is set: set AZURE_CLIENT_ID and AZURE_TENANT_ID as well")
+    if values[settings.TOKEN_FILE] and not (values[settings.CLIENT_ID] and values[settings.TENANT_ID]):
+        raise ConfigError("AZURE_FEDERATED_TOKEN_FILE is set: set AZURE_CLIENT_ID and AZURE_TENANT_ID as well")
     whole = not values[settings.DISABLE_CVM] and values[settings.CVM_ENCRYPTION] == settings.WHOLE_DISK
     if whole and not values[rows.SECURE_BOOT]:
         raise ConfigError(

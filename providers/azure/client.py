@@ -1,12 +1,15 @@
 """The only file that imports Azure's SDK: calls paced and repeated, operations by token, every error translated."""
 
+import asyncio
 import contextlib
+import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from caa.errors import CredentialsError, ProviderError, ProviderUnavailable
+from caa.errors import CredentialsError, ProviderError, ProviderUnavailable, Throttled
 from caa.provider.capacity import classified
 from caa.provider.pacing import Pacing
 from caa.provider.waiting import to_the_end
@@ -16,13 +19,16 @@ T = TypeVar("T")
 
 Resource = Mapping[str, Any]  # in the shape of the REST API, camelCase
 
-_SERVER_ERROR, _TOO_MANY, _UNAUTHORISED, _FORBIDDEN, _EXISTS = 500, 429, 401, 403, 412
+_BAD, _SERVER_ERROR, _TOO_MANY, _UNAUTHORISED, _FORBIDDEN, _EXISTS = 400, 500, 429, 401, 403, 412
 _CONSOLE_LIMIT = 1 << 20
 _TEXT_LIMIT = 600  # characters of a cloud's words in an error
 _NETWORK = "if it stays so, see the node's network, its proxy and AZURE_RESOURCE_MANAGER_ENDPOINT"
+_AUTHORITY = "if it stays so, see the node's network, its proxy and AZURE_AUTHORITY_HOST"
 _KEYS = (
     "set AZURE_CLIENT_ID, AZURE_CLIENT_SECRET and AZURE_TENANT_ID, or give the node or its service account an identity"
 )
+_OF_PEOPLE = ("SharedTokenCache", "VisualStudioCode", "AzureCli", "AzurePowerShell", "AzureDeveloperCli")
+_LINKS = re.compile(r"See the troubleshooting guide for more information: \S+")
 _STALE = ("InvalidAuthenticationToken", "ExpiredAuthenticationToken", "AuthenticationFailed", "no token")
 
 
@@ -44,6 +50,9 @@ class Arm(Protocol):
 
     async def outcome(self, operation: str, *where: Any, token: str) -> bool:
         """Whether the operation of that token has succeeded; False while it runs. Raises what it failed with."""
+
+    async def document(self, path: str, *, version: str) -> Resource:
+        """What Resource Manager has at this path, for what has no client of its own."""
 
     async def fetch(self, url: str) -> bytes:
         """What is behind a signed URL, its last MiB."""
@@ -154,6 +163,21 @@ class Sdk:
 
         return await self._call(operation, once)
 
+    async def document(self, path: str, *, version: str) -> Resource:
+        from azure.core.exceptions import HttpResponseError
+        from azure.core.rest import HttpRequest
+        from azure.mgmt.core.exceptions import ARMErrorFormat
+
+        async def once(clients: _Clients) -> Resource:
+            url = f"{self._access.endpoint}{path}"
+            answer = await clients.compute.send_request(HttpRequest("GET", url, params={"api-version": version}))
+            if answer.status_code >= _BAD:
+                raise HttpResponseError(response=answer, error_format=ARMErrorFormat)
+            found: Resource = dict(answer.json())
+            return found
+
+        return await self._call(path.rpartition("/")[2], once)
+
     async def fetch(self, url: str) -> bytes:
         """No token is sent: the URL is signed."""
         return await translated("console", self._fetched(url))
@@ -191,7 +215,7 @@ class Sdk:
         return await self._call(operation, once)
 
     async def _call(self, operation: str, once: Callable[[_Clients], Awaitable[T]]) -> T:
-        clients = self._ready()
+        clients = await self._ready()
         try:
             return await self._pacing.call(lambda: translated(operation, once(clients)))
         except CredentialsError as error:
@@ -200,13 +224,22 @@ class Sdk:
             if self._clients is clients:
                 self._old.append(clients)
                 self._clients = None
-        fresh = self._ready()
+        fresh = await self._ready()
         return await self._pacing.call(lambda: translated(operation, once(fresh)))
 
-    def _ready(self) -> _Clients:
+    async def _ready(self) -> _Clients:
+        if self._clients is None:
+            await asyncio.to_thread(_imported)  # half a second, in which the node's sockets go on answering
         if self._clients is None:
             self._clients = _Clients(self._access)
         return self._clients
+
+
+def _imported() -> None:
+    logging.getLogger("azure.identity").setLevel(logging.ERROR)  # a warning a call, of what our error says once
+    import azure.identity.aio
+    import azure.mgmt.compute.aio
+    import azure.mgmt.network.aio  # noqa: F401
 
 
 def credential(access: Access) -> Any:
@@ -218,6 +251,7 @@ def credential(access: Access) -> Any:
         "disable_instance_discovery": access.own_authority,
         "connection_verify": str(access.ca) if access.ca else True,
         "connection_timeout": access.connect_timeout,
+        "read_timeout": access.read_timeout,  # the SDK's own is 300 s
         "retry_total": 1,
     }
     if access.secret:
@@ -245,6 +279,9 @@ async def translated(operation: str, work: Awaitable[T]) -> T:
     except AzureError as error:
         raise of_error(operation, error) from None
     except (OSError, TimeoutError) as error:
+        if getattr(error, "filename", None):
+            why = f"no token: {error.filename} cannot be read ({type(error).__name__})"
+            raise CredentialsError(f"{why}; see AZURE_FEDERATED_TOKEN_FILE") from None
         raise ProviderUnavailable(f"Azure {operation}: {type(error).__name__}; {_NETWORK}") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         # The SDK's own parsing of an answer that is not Azure's.
@@ -258,13 +295,22 @@ def of_error(operation: str, error: Any) -> ProviderError:
     name = type(error).__name__
     status = int(getattr(error, "status_code", None) or 0)
     if name in ("CredentialUnavailableError", "ClientAuthenticationError") and _is_of_identity(error):
-        return CredentialsError(f"no token: {_short(error)}; {_KEYS}")
+        return _of_identity(error, status)
     if name == "DecodeError":
         return ProviderUnavailable(f"Azure {operation}: the answer is not Azure's; {_NETWORK}")
     if not status:
         return ProviderUnavailable(f"Azure {operation}: {_short(error)}; {_NETWORK}")
     code, words = _code_of(error)
     return _by_status(status, f"{words} ({operation})", code=code, retry_after=_seconds(error))
+
+
+def _of_identity(error: Any, status: int) -> ProviderError:
+    """Our error for whoever gives tokens: being busy or broken is no refusal."""
+    if status == _TOO_MANY:
+        return Throttled(f"the authority that gives tokens is busy: {_short(error)}", retry_after=_seconds(error))
+    if status >= _SERVER_ERROR:
+        return ProviderUnavailable(f"the authority that gives tokens: {_short(error)}; {_AUTHORITY}")
+    return CredentialsError(f"no token: {_short(error)}; {_KEYS}")
 
 
 def _by_status(status: int, message: str, *, code: str, retry_after: float) -> ProviderError:
@@ -306,7 +352,11 @@ def _is_of_identity(error: Any) -> bool:
 
 
 def _short(error: Any) -> str:
-    return " ".join(str(getattr(error, "message", "") or error).split()).rstrip(". ")[:_TEXT_LIMIT]
+    said = str(getattr(error, "message", "") or error)
+    attempts = [one.strip() for one in said.splitlines() if one.startswith("\t")]
+    if attempts:  # the SDK's chain: what a person logs in with is no news on a node
+        said = "; ".join(_LINKS.sub("", one).strip() for one in attempts if not one.startswith(_OF_PEOPLE))
+    return " ".join(said.split()).rstrip(". ")[:_TEXT_LIMIT]
 
 
 def _seconds(error: Any) -> float:

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from azure.mgmt.compute import models
 
 from tests.fakes.azure import state
+from tests.fakes.azure.identity import Identity
 from tests.fakes.azure.model import Refused, answer, check
 from tests.fakes.azure.role import NEEDS, Role
 from tests.fakes.azure.rules import Site, refuse_launch, refuse_tags
@@ -59,18 +60,17 @@ ROUTES: tuple[tuple[str, str, str], ...] = (
 )
 _COMPILED = tuple((method, re.compile(path, re.IGNORECASE), name) for method, path, name in ROUTES)
 _PAGE = 40
+TOKEN = "Token"
 
 
 class Azure:
-    """One subscription with one resource group. `secrets` are accepted client secrets and assertions."""
+    """One subscription with one resource group, and the tenant that gives tokens for it."""
 
     def __init__(self, role: Role) -> None:
         self.site, self.ledger, self.faults, self.delays = Site(), Ledger(), Faults(), Delays()
         self.role = role
         self.estate = Estate(self.site, self.ledger, self.delays)
-        self.secrets = {"secret"}
-        self.tokens: set[str] = set()
-        self.token_seconds = 3600
+        self.identity = Identity(self.site.tenant)
         self.half_made = 0  # PUTs to come that break off after the interfaces were made
         self.quota = 1000
         self.rules: list[dict[str, Any]] = []
@@ -82,7 +82,7 @@ class Azure:
         }
 
     def call_of(self, request: Request) -> str:
-        return self._route(request)[0]
+        return TOKEN if request.path.endswith("/oauth2/v2.0/token") else self._route(request)[0]
 
     def answer(self, request: Request) -> Reply:
         with self._lock:
@@ -93,6 +93,8 @@ class Azure:
 
     def refusal(self, fault: Fault, request: Request) -> Reply:
         call = self.call_of(request)
+        if call == TOKEN:
+            return self.identity.refusal(fault, self.faults.retry_after)
         retry = {"Retry-After": f"{self.faults.retry_after:g}"} if self.faults.retry_after else {}
         if fault is Fault.THROTTLED:
             return Refused("TooManyRequests", "The request is being throttled.", status=429).reply(retry)
@@ -126,7 +128,7 @@ class Azure:
         call, parts = self._route(request)
         if not call:
             return self._outside(request)
-        if request.headers.get("authorization", "").removeprefix("Bearer ") not in self.tokens:
+        if not self.identity.is_good(request.headers.get("authorization", "")):
             raise Refused("InvalidAuthenticationToken", "The access token is invalid.", status=401)
         if parts.get("sub", "").lower() != self.site.subscription:
             raise Refused("SubscriptionNotFound", "The subscription could not be found.", status=404)
@@ -140,34 +142,14 @@ class Azure:
 
     def _outside(self, request: Request) -> Reply:
         if request.path.endswith("/openid-configuration"):
-            base = f"https://{request.headers['host']}/{self.site.tenant}"
-            return answer(
-                {
-                    "issuer": f"{base}/v2.0",
-                    "authorization_endpoint": f"{base}/oauth2/v2.0/authorize",
-                    "token_endpoint": f"{base}/oauth2/v2.0/token",
-                }
-            )
+            return self.identity.discover(request)
         if request.path.endswith("/oauth2/v2.0/token"):
-            return self._token(request)
+            return self.identity.token(request)
         if (found := re.fullmatch(r"/blob/([^/]+)/serial\.log", request.path)) and "sig" in request.query:
             if "authorization" in request.headers:
                 raise Refused("InvalidAuthenticationInfo", "A signed URL takes no token.")
             return Reply(body=self.estate.host.console(found[1]) or b"[    0.000000] Linux version 6.12\n")
         raise Refused("InvalidResourceType", f"{request.method} {request.path} is nothing here.", status=404)
-
-    def _token(self, request: Request) -> Reply:
-        given = request.form.get("client_secret") or request.form.get("client_assertion") or ""
-        if request.form.get("scope", "").split()[0] != "https://management.azure.com/.default":
-            return answer(
-                {"error": "invalid_scope", "error_description": "AADSTS70011: the scope is not valid."}, status=400
-            )
-        if given not in self.secrets:
-            words = "AADSTS7000215: Invalid client secret provided."
-            return answer({"error": "invalid_client", "error_description": words}, status=401)
-        token = f"token-{len(self.tokens)}-{given[:4]}"
-        self.tokens.add(token)
-        return answer({"token_type": "Bearer", "expires_in": self.token_seconds, "access_token": token})
 
     def _virtualmachines_createorupdate(self, request: Request, parts: dict[str, str]) -> Reply:
         body, name = _body(request), parts["name"]

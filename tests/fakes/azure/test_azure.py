@@ -178,7 +178,7 @@ def test_who_is_nobody_gets_no_token_and_who_is_not_allowed_no_answer(
     azure.azure.role.listed.clear()
     with pytest.raises(HttpResponseError, match="AuthorizationFailed"):
         list(compute.virtual_machines.list(RG))
-    azure.azure.tokens.clear()
+    azure.azure.identity.revoke()
     with pytest.raises(ClientAuthenticationError, match="InvalidAuthenticationToken"):
         list(compute.virtual_machines.list(RG))
 

@@ -39,21 +39,7 @@ class World(any_cloud.World):
         self.ca = folder / "ca.pem"
 
     def settings(self) -> Mapping[str, str]:
-        site = self.azure.site
-        return {
-            "AZURE_CLIENT_ID": "client",
-            "AZURE_CLIENT_SECRET": "secret",
-            "AZURE_TENANT_ID": site.tenant,
-            "AZURE_SUBSCRIPTION_ID": site.subscription,
-            "AZURE_REGION": site.region,
-            "AZURE_RESOURCE_GROUP": site.group,
-            "AZURE_SUBNET_ID": site.subnet,
-            "AZURE_NSG_ID": site.nsg,
-            "AZURE_IMAGE_ID": site.image,
-            "AZURE_RESOURCE_MANAGER_ENDPOINT": self.wire.url,
-            "AZURE_AUTHORITY_HOST": self.wire.url,
-            "AZURE_CA_BUNDLE": str(self.ca),
-        }
+        return reached(self.azure.site, self.wire.url, ca=self.ca)
 
     def plain(self, text: str) -> str:
         return plain(text, self)
