@@ -260,7 +260,10 @@ def credential(access: Access) -> Any:
         return WorkloadIdentityCredential(
             tenant_id=access.tenant, client_id=access.client_id, token_file_path=str(access.token_file), **common
         )
-    return DefaultAzureCredential(managed_identity_client_id=access.client_id or None, **common)
+    # PowerShell's is left out: it starts a shell for each try.
+    return DefaultAzureCredential(
+        managed_identity_client_id=access.client_id or None, exclude_powershell_credential=True, **common
+    )
 
 
 def _plain(found: Any) -> Resource:

@@ -1,10 +1,9 @@
 """One launch and one removal: the calls in their order, each find-able again after a lost answer or a restart."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from caa.errors import Gone, InvalidRequest, ProviderError, ProviderUnavailable
 from caa.model.instance import Instance
@@ -18,6 +17,7 @@ from providers.azure.around import CREATE, DELETE, Operations, Waits
 from providers.azure.client import Arm, Resource
 from providers.azure.codes import EXISTS, NIC_RESERVED
 from providers.azure.shapes import ADDRESS, DISK, NIC, Where
+from providers.azure.together import all_of, first_of
 
 T = TypeVar("T")
 
@@ -96,7 +96,7 @@ class Fleet:
 
     async def parts(self) -> list[Resource]:
         """Every disk, interface and address of the resource group."""
-        found = await asyncio.gather(*(self._arm.pages(one, self.group) for one in _LISTINGS.values()))
+        found = await all_of(self._arm.pages(one, self.group) for one in _LISTINGS.values())
         return [one for listing in found for one in listing]
 
     async def instance(self, vm: Resource, *, public: bool) -> Instance:
@@ -106,7 +106,7 @@ class Fleet:
     async def _whole(self, plan: translate.Plan, place: Place, *, attempt: _Attempt) -> Instance:
         name = plan.request.name
         await self._put(plan, place, attempt=attempt)
-        made = await together(
+        made = await first_of(
             self._until(lambda: self._addressed(plan), self._waits.ready, what=f"the VM {name} has an address"),
             self._until(lambda: self._with_room(name), self._waits.ready, what=f"the VM {name} has a host"),
             self._tag_disk(plan),
@@ -275,7 +275,7 @@ class Fleet:
 
     async def _look(self, names: frozenset[str]) -> Mapping[str, Resource]:
         if len(names) <= _FEW:
-            found: Sequence[Resource | None] = await asyncio.gather(*(self._vm(one) for one in sorted(names)))
+            found: Sequence[Resource | None] = await all_of(self._vm(one) for one in sorted(names))
         else:
             found = await self._arm.pages("compute.virtual_machines.list", self.group, expand="instanceView")
         return {str(one["name"]).lower(): one for one in found if one is not None}
@@ -296,18 +296,6 @@ class Fleet:
             if name in names:
                 found.setdefault(name, []).append(one)
         return {name: sorted(left, key=_order) for name, left in found.items()}
-
-
-async def together(first: Coroutine[Any, Any, T], *others: Coroutine[Any, Any, object]) -> T:
-    """What `first` returns when all are done; the first error ends the others and is raised as it is."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(first)
-            for one in others:
-                group.create_task(one)
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return task.result()
 
 
 def left_of(part: Resource) -> str:

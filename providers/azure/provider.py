@@ -32,6 +32,7 @@ from providers.azure import settings as rows
 from providers.azure.around import Surroundings
 from providers.azure.client import Arm
 from providers.azure.fleet import Fleet, left_of
+from providers.azure.together import all_of
 
 _USER_DATA_LIMIT = 65536  # characters of base64; Azure's "user data for virtual machines"
 
@@ -96,11 +97,11 @@ class AzureProvider:
 
     async def list_owned(self, owner: Owner) -> Sequence[Instance]:
         """VMs by their tags, and disks, interfaces and addresses whose VM is gone."""
-        vms, parts = await asyncio.gather(self._fleet.vms(), self._fleet.parts())
+        vms, parts = await all_of([self._fleet.vms(), self._fleet.parts()])
         living = {str(one.get("name")).lower() for one in vms}
         public = self._values[USE_PUBLIC_IP]
         mine = [one for one in vms if (owned := shapes.owned(one)) is not None and owned.owner == owner]
-        listed = list(await asyncio.gather(*(self._fleet.instance(one, public=public) for one in mine)))
+        listed = await all_of(self._fleet.instance(one, public=public) for one in mine)
         for one in parts:
             owned = shapes.owned(one)
             if owned is not None and owned.owner == owner and left_of(one) not in living:
@@ -144,9 +145,8 @@ class AzureProvider:
         translate.refuse_missing(self._values)
         allowed, pattern = self._values[IMAGE_ALLOWLIST], translate.IMAGE_PATTERN
         wanted = image_of(request, default=self._values[rows.IMAGE], allowed=allowed, pattern=pattern)
-        image, types, key = await asyncio.gather(
-            self._around.image(wanted), self._around.catalogue.types(), self._around.public_key()
-        )
+        types, key = await self._around.catalogue.types(), await self._around.public_key()
+        image = await self._around.image(wanted)
         chosen = request.instance_type or self.capabilities.default_type
         tee = Tee.NONE if self._values[rows.DISABLE_CVM] else tee_of(chosen, types)
         named = {one.name: one for one in types}
