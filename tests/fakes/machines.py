@@ -117,8 +117,8 @@ class _Life:
 
     guest: Guest
     orders: SimpleQueue[Order] = field(default_factory=SimpleQueue)
-    printed: bytes = b""
-    thread: threading.Thread | None = None
+    printed: bytes = b""  # by machines that are no more
+    runs: bool = False
 
 
 class Machines:
@@ -149,29 +149,27 @@ class Machines:
 
     def begin(self, name: str, guest: Guest) -> None:
         """Boot it when its time has come, as `name`."""
+        life = _Life(guest)
+        thread = threading.Thread(target=self._live, args=(name, life), name=name, daemon=True)
         with self._lock:
-            life = self._lives[name] = _Life(guest)
-            self._run(name, life)
+            self._lives[name] = life
+            self._threads = [*(one for one in self._threads if one.is_alive()), thread]
+        thread.start()
 
     def order(self, name: str, order: Order) -> None:
-        """Carried out by the instance's thread; one that has halted has none until it is started."""
+        """Carried out by the instance's thread, in the order in which they come."""
         with self._lock:
-            life = self._lives.get(name)
-            if life is None:
-                return
-            if order is Order.END:
-                del self._lives[name]
-            if order is not Order.START:
-                life.orders.put(order)
-            elif life.thread is None or not life.thread.is_alive():
-                life.orders = SimpleQueue()
-                self._run(name, life)
+            life = self._lives.pop(name, None) if order is Order.END else self._lives.get(name)
+        if life is not None:
+            life.orders.put(order)
 
     def console(self, name: str) -> bytes:
         """Of all its boots, without what was printed before the last MiB of each."""
         with self._lock:
             life = self._lives.get(name)
-        return life.printed + self._known.console(name) if life else b""
+            if life is None:
+                return b""
+            return life.printed + (self._known.console(name) if life.runs else b"")
 
     def close(self) -> None:
         """End every machine and wait until all are gone."""
@@ -183,24 +181,30 @@ class Machines:
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))
 
-    def _run(self, name: str, life: _Life) -> None:
-        self._threads = [one for one in self._threads if one.is_alive()]
-        life.thread = threading.Thread(target=self._live, args=(name, life, life.orders), name=name, daemon=True)
-        self._threads.append(life.thread)
-        life.thread.start()
-
-    def _live(self, name: str, life: _Life, orders: SimpleQueue[Order]) -> None:
-        """One machine after the other, until it halts or an order says that there is to be none."""
-        order = _next(orders, life.guest.after)
-        while order in (None, Order.REBOOT):
-            with ExitStack() as metadata:
-                self._boot(name, life, metadata)
-                order = self._watch(name, orders)
-                life.printed += self._known.console(name)
-                self._known.remove(name)
-            if order is None:
+    def _live(self, name: str, life: _Life) -> None:
+        """On when its time has come, and when it is started again; a halt is told and leaves it off."""
+        order = _next(life.orders, life.guest.after) or Order.START
+        while order is not Order.END:
+            if order is not Order.START:
+                order = life.orders.get()
+                continue
+            ended = self._on(name, life)
+            if ended is None:
                 self.halted(name)
-                return
+            order = ended or life.orders.get()
+
+    def _on(self, name: str, life: _Life) -> Order | None:
+        """One machine, and one more after each reboot; the order that ended it, or None when it did so by itself."""
+        while True:
+            with ExitStack() as metadata:
+                life.runs = True
+                self._boot(name, life, metadata)
+                order = self._watch(name, life.orders)
+                with self._lock:
+                    life.printed, life.runs = life.printed + self._known.console(name), False
+                self._known.remove(name)
+            if order is not Order.REBOOT:
+                return order
 
     def _boot(self, name: str, life: _Life, metadata: ExitStack) -> None:
         if not translate.valid_name(name):
@@ -226,14 +230,15 @@ class Machines:
     def _watch(self, name: str, orders: SimpleQueue[Order]) -> Order | None:
         """The order that comes, or None when the machine has ended by itself."""
         while self._known.runs(name):
-            if (order := _next(orders, _LOOK)) is not None:
+            if (order := _next(orders, _LOOK)) not in (None, Order.START):
                 return order
-        return _next(orders, 0.0)
+        return None
 
 
 def _next(orders: SimpleQueue[Order], seconds: float) -> Order | None:
+    """The next order, None when none comes within the time."""
     try:
-        return orders.get(timeout=seconds) if seconds else orders.get_nowait()
+        return orders.get(timeout=seconds)
     except Empty:
         return None
 
