@@ -110,16 +110,17 @@ class Host:
                     holder.refresh(0)
                 found = _volume(holder, name)
             if found is None:
+                # Operators' tests look for the words in brackets (user-pains.md 5.1).
                 raise InvalidRequest(
-                    f"{setting}: there is no volume {name} in the pool {pool}: see virsh vol-list {pool}, "
-                    "and docs/providers/libvirt.md for how an image gets there"
+                    f"{setting}: there is no volume {name} in the pool {pool} (Error in creating volume: Can't "
+                    f"retrieve volume {name}): see virsh vol-list {pool}, and docs/providers/libvirt.md for how one gets there"
                 )
             return facts.volume_of(found.XMLDesc(0))
 
-    def image(self, pool: str, name: str, *, boots: bool) -> VolumeFacts:
+    def image(self, pool: str, name: str, *, boots: bool, setting: str = "LIBVIRT_VOL_NAME") -> VolumeFacts:
         """The volume with the image. One that firmware has to boot from and that can be no disk is `InvalidRequest`:
         the VM would wait for its time to be up."""
-        found = self.volume(pool, name, setting="LIBVIRT_VOL_NAME")
+        found = self.volume(pool, name, setting=setting)
         if not boots or found.format != "raw" or not domain.MACHINES[self.facts().arch].uefi:
             return found
         with self.connection.work() as conn:
@@ -127,7 +128,7 @@ class Host:
             head = supported(lambda: _content(conn, volume, start=0, length=_SECTOR), None)
         if head is not None and not head.endswith(_BOOTABLE):
             raise InvalidRequest(
-                f"LIBVIRT_VOL_NAME: the volume {name} in the pool {pool} is no disk image: neither qcow2 nor a raw "
+                f"{setting}: the volume {name} in the pool {pool} is no disk image: neither qcow2 nor a raw "
                 "disk with a partition table; upload it again, see docs/providers/libvirt.md"
             )
         return found

@@ -293,7 +293,7 @@ def _disks(plan: Plan, parts: Parts) -> Iterator[Element]:
     if parts.image is not None:
         disks.append((f"{folder}/{record.root}", "qcow2", "caa-root"))
     disks.append((f"{folder}/{record.seed}", "raw", "caa-seed"))
-    disks += [(one.path, one.format, f"caa-data-{number}") for number, one in enumerate(parts.data)]
+    disks += [(one.path, "raw", f"caa-data-{number}") for number, one in enumerate(parts.data)]
     for letter, (path, form, serial) in zip("abcdefghijklmnopqrstuvwxyz", disks, strict=False):
         yield _disk(path, form=form, target=f"vd{letter}", serial=serial)
 

@@ -62,6 +62,7 @@ _KERNEL_TEXTS: Sequence[str] = (  # hw/i386/x86.c, hw/arm/boot.c and hw/core/loa
     "could not load initial ram disk",
 )
 _RIGHTS_TEXTS: Sequence[str] = ("host key verification failed", "authentication failed", "access denied")
+_IN_USE_TEXTS: Sequence[str] = ('failed to get "write" lock', 'failed to get shared "write" lock')
 _LOST_TEXTS: Sequence[str] = (
     "client socket is closed",
     "end of file while reading data",
@@ -107,6 +108,8 @@ def sorted_error(code: int, domain: int, *, message: str) -> ProviderError:
         return ConnectionLost(f"libvirt does not answer (LIBVIRT_URI): {message}")
     if "asynchronous jobs running" in low:
         return Busy(f"the storage pool is being worked on (LIBVIRT_POOL): {message}")
+    if _has(low, _IN_USE_TEXTS):
+        return ProviderUnavailable(f"another VM uses one of its volumes, end that VM first: {message}")
     if _has(low, _KVM_TEXTS):
         return KvmUnusable(f"KVM does not work on the libvirt host; LIBVIRT_ACCELERATION=qemu emulates: {message}")
     if _has(low, _KERNEL_TEXTS):

@@ -22,6 +22,7 @@ from caa.provider.contract import (
     LaunchRequest,
     Owner,
 )
+from caa.provider.requests import IMAGE_ANNOTATION
 from caa.provider.threads import Threads
 from caa.provider.waiting import all_or_nothing, to_the_end
 from providers.libvirt import checks, domain, seed, translate
@@ -143,8 +144,11 @@ class LibvirtProvider:
         found = host.facts()
         pool = host.pool(record.pool)
         host.network(site.network)
-        image = host.image(record.pool, plan.image, boots=not site.kernel) if plan.image else None
+        said = "LIBVIRT_VOL_NAME" if plan.image == site.volume else f"the annotation {IMAGE_ANNOTATION}"
+        image = host.image(record.pool, plan.image, boots=not site.kernel, setting=said) if plan.image else None
         data = tuple(host.volume(record.pool, one, setting="data volume") for one in plan.data)
+        for name, one in zip(plan.data, data, strict=True):
+            translate.refuse_format(name, one.format)
         host.refuse_existing(record.pool, record.volumes)
         _refuse_size(plan, memory_mib=found.memory_mib, max_vcpus=found.max_vcpus)
         free = None if site.overcommit else host.free_memory()

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from types import MappingProxyType
 from xml.etree import ElementTree
@@ -179,13 +180,25 @@ def _data(site: Site, volumes: Iterable[str]) -> tuple[str, ...]:
     for name in wanted:
         if not _VOLUME.fullmatch(name):
             raise InvalidRequest(f"the data volume {name[:80]!r} is not the name of a volume in {site.pool}")
-        if _of_a_pod(name) or name == site.volume:
-            raise InvalidRequest(f"the volume {name} is an image or belongs to a pod VM: it cannot be a data volume")
+        if _of_a_pod(name) or name == site.volume or any(fnmatchcase(name, one) for one in site.images):
+            raise InvalidRequest(
+                f"the volume {name} is an image (LIBVIRT_VOL_NAME, IMAGE_ALLOWLIST) or belongs to a pod VM: it cannot "
+                "be a data volume"
+            )
     if len(set(wanted)) < len(wanted):
         raise InvalidRequest(f"a data volume is named twice: {', '.join(wanted)}")
     if len(wanted) > _MOST_DATA:
         raise InvalidRequest(f"{len(wanted)} data volumes are more than {_MOST_DATA}")
     return wanted
+
+
+def refuse_format(name: str, form: str) -> None:
+    """Raise `InvalidRequest` for a data volume that is not raw. A guest that may write to its disk can write the header
+    of another format there, libvirt then takes it for one, and QEMU would follow it to any file of the host."""
+    if form != "raw":
+        raise InvalidRequest(
+            f"the data volume {name} holds {form}, or a guest has written that into it: data volumes have to be raw"
+        )
 
 
 def is_instance(instance: str) -> bool:

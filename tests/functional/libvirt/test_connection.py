@@ -37,6 +37,22 @@ def test_it_is_opened_when_it_is_needed_and_once() -> None:
     connection.close()
 
 
+def test_a_silent_daemon_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """libvirt's keep-alive, on each connection: without it a call to a host whose cable is cut never ends."""
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(libvirt.virConnect, "setKeepAlive", lambda _self, *pair: told.append(pair))
+    calls = Calls()
+    connection = Connection(URI, opener=calls.open)
+    with connection.work():
+        pass
+    with pytest.raises(ConnectionLost):
+        fail_and_cut(connection, calls)
+    with connection.work():
+        pass
+    assert told == [(5, 3), (5, 3)]
+    connection.close()
+
+
 def fail_and_cut(connection: Connection, calls: Calls) -> None:
     with connection.work():
         calls.cut()

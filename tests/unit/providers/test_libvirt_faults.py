@@ -67,6 +67,13 @@ SEEN = [
     (43, 19, "Network not found", Misconfigured, "LIBVIRT_NET"),
     (3, 18, "this function is not supported by the connection driver", NotSupported, "LIBVIRT_URI"),
     (68, 10, "Timed out during operation: cannot acquire state change lock", ProviderUnavailable, ""),
+    (
+        1,
+        10,
+        'process exited while connecting to monitor: qemu-system-x86_64: -device {}: Failed to get "write" lock',
+        ProviderUnavailable,
+        "another VM uses one of its volumes",
+    ),
     (1, 10, "something new", ProviderError, "something new"),
 ]
 

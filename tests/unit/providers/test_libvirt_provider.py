@@ -76,7 +76,7 @@ class Host:
     def network(self, name: str) -> bool | None:
         return True
 
-    def image(self, pool: str, name: str, *, boots: bool) -> VolumeFacts:
+    def image(self, pool: str, name: str, *, boots: bool, setting: str) -> VolumeFacts:
         return VolumeFacts(path=f"/pool/{name}", format="qcow2", capacity=1)
 
     def free_memory(self) -> int | None:

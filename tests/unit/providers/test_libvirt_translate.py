@@ -101,6 +101,8 @@ def test_data_volumes_in_order() -> None:
         ("base.qcow2",),
         ("podvm-db-1-root.qcow2",),
         ("podvm-db-1-seed.iso",),
+        ("old.qcow2",),
+        ("pvc-1", "gpu-2"),
         tuple(f"pvc-{number}" for number in range(23)),
     ],
 )
