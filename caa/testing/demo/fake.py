@@ -70,9 +70,9 @@ class Fake:
             raise Unavailable(f"the fake cloud has no instance {name}, but {sorted(found)}")
         return str(found[name])
 
-    def left(self) -> Sequence[str]:
-        """What is in its ledger once nothing goes any more, or after 10 s."""
-        end = time.monotonic() + _SETTLE
+    def left(self, seconds: float = _SETTLE) -> Sequence[str]:
+        """What is in its ledger once nothing is, or after so many seconds."""
+        end = time.monotonic() + seconds
         while (found := self._asked("/ledger")) and time.monotonic() < end:
             time.sleep(0.1)
         return [f"{one['kind']} {one['id']}" for one in found]
@@ -82,7 +82,7 @@ class Fake:
         try:
             connection.request("GET", path)
             return json.loads(connection.getresponse().read())
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise Unavailable(f"the fake cloud does not answer: {error}") from error
         finally:
             connection.close()
