@@ -36,7 +36,9 @@ class Cloud:
 
     `absent` is a well-formed id of an instance that never was. `restarted` makes a second driver over the same cloud,
     as a restarted node would. `halted` ends what runs on an instance behind the driver's back, as a crash would;
-    `tells_state` is False where nobody can tell whether a machine runs.
+    `tells_state` is False where nobody can tell whether a machine runs. A driver that attaches volumes gives `disk`,
+    which makes a data volume and tells its id, and `held`, which says whether the cloud has it attached to anything;
+    `nothing_left` does not count such disks.
     """
 
     driver: Provider
@@ -47,6 +49,8 @@ class Cloud:
     user_data: bytes = field(default=b"#cloud-config\n", repr=False)
     absent: str = "podvm-nobody-00000000"
     instance_type: str = ""
+    disk: Callable[[], str] | None = None
+    held: Callable[[str], bool] = bool
 
     def request(self, name: str = "podvm-web-0a1b2c3d", owner: Owner = OWNER) -> LaunchRequest:
         """A launch request; the sandbox and the token follow from the name."""
@@ -146,18 +150,33 @@ class ProviderContract:
 
     @pytest.mark.parametrize("part", [0.0, 0.1, 0.3, 0.6, 0.9])
     async def test_a_cancelled_create_leaves_nothing(self, cloud: Cloud, part: float) -> None:
-        """Cancelled after a part of the time that a create takes here."""
+        """Cancelled after a part of the time that a create takes here. Its volume is free again."""
         loop = asyncio.get_running_loop()
+        disks = () if cloud.disk is None else (cloud.disk(),)
+        request = replace(cloud.request(), volumes=disks)
         begin = loop.time()
-        async with cloud.instance():
+        async with cloud.instance(request):
             took = loop.time() - begin
-        creating = asyncio.ensure_future(cloud.driver.create(cloud.request()))
+        creating = asyncio.ensure_future(cloud.driver.create(request))
         await asyncio.sleep(took * part)
         creating.cancel()
         with suppress(asyncio.CancelledError):
             made = await creating
             await cloud.driver.delete(made.id)
         await cloud.assert_empty()
+        assert not any(map(cloud.held, disks))
+
+    async def test_volumes_come_with_the_instance_and_outlive_it(self, cloud: Cloud) -> None:
+        if cloud.disk is None:
+            assert not cloud.driver.capabilities.volumes, "a driver that attaches volumes gives the contract a `disk`"
+            return
+        assert cloud.driver.capabilities.volumes
+        disks = (cloud.disk(), cloud.disk())
+        async with cloud.instance(replace(cloud.request(), volumes=disks)):
+            assert [cloud.held(one) for one in disks] == [True, True]
+        assert [cloud.held(one) for one in disks] == [False, False]
+        async with cloud.instance(replace(cloud.request("podvm-db-9f8e7d6c"), volumes=disks[1:])):
+            assert [cloud.held(one) for one in disks] == [False, True], "the next pod gets it"
 
     async def test_a_name_that_the_cloud_refuses_leaves_nothing(self, cloud: Cloud) -> None:
         for name in ("", "no spaces", "a/b", "x" * (cloud.driver.capabilities.name_limit + 1)):

@@ -113,7 +113,7 @@ class Host:
                 # Operators' tests look for the words in brackets (user-pains.md 5.1).
                 raise InvalidRequest(
                     f"{setting}: there is no volume {name} in the pool {pool} (Error in creating volume: Can't "
-                    f"retrieve volume {name}): see virsh vol-list {pool}, and docs/providers/libvirt.md for how one gets there"
+                    f"retrieve volume {name}): see virsh vol-list {pool} and docs/providers/libvirt.md"
                 )
             return facts.volume_of(found.XMLDesc(0))
 

@@ -20,6 +20,8 @@ def _cloud(made: World, **settings: str) -> Cloud:
         nothing_left=lambda: not made.ec2.ledger,
         absent="i-0123456789abcdef0",
         halted=halted,
+        disk=lambda: made.ec2.make_volume("eu-west-1a"),
+        held=lambda disk: made.ec2.backend.volumes[disk].attachment is not None,
     )
 
 

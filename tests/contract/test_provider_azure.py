@@ -1,5 +1,6 @@
 """`azure` keeps the drivers' contract: over a prompt Azure, and over one that is slow and eventually consistent."""
 
+import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def _cloud(made: World, **settings: str) -> Cloud:
         restarted=lambda: made.make(**settings),
         nothing_left=nothing_left,
         halted=halt,
+        disk=lambda: made.azure.estate.make_disk(f"pvc-{secrets.token_hex(4)}"),
+        held=lambda disk: bool(made.azure.estate.parts[disk.lower()]["properties"]["diskState"] != "Unattached"),
         absent=f"{made.azure.site.base}/Microsoft.Compute/virtualMachines/podvm-nobody-00000000",
     )
 

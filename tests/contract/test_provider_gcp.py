@@ -1,5 +1,6 @@
 """`gcp` keeps the drivers' contract: over a prompt Compute Engine, and over one that is slow."""
 
+import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def _cloud(made: World, **settings: str) -> Cloud:
         restarted=lambda: made.make(**settings),
         nothing_left=nothing_left,
         halted=halted,
+        disk=lambda: made.cloud.make_disk("europe-west3-a", f"pvc-{secrets.token_hex(4)}"),
+        held=lambda disk: bool(made.cloud.disk("europe-west3-a", disk.rpartition("/")[2])["users"]),
     )
 
 

@@ -1,5 +1,6 @@
 """`libvirt` keeps the drivers' contract: on libvirt's own test driver, and on a real libvirtd that boots VMs."""
 
+import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +22,25 @@ from providers.libvirt.connection import Connection
 
 IMAGE = "<volume><name>podvm-base.qcow2</name><capacity>1024</capacity><target><format type='qcow2'/></target></volume>"
 NOBODY = "9d2bb2d1-26ba-4b4e-ae1f-2a1dd9a85e0e"
+
+
+def made_disk(pool: Any) -> str:
+    """A data volume."""
+    name = f"pvc-{secrets.token_hex(4)}"
+    text = "<volume><name>{}</name><capacity>1048576</capacity><target><format type='raw'/></target></volume>"
+    pool.createXML(text.format(name), 0)
+    return name
+
+
+def is_held(connection: Any, disk: str) -> bool:
+    """Whether a domain that is still defined has it."""
+    return any(f"/{disk}'" in one.XMLDesc() for one in connection.listAllDomains())
+
+
+def remove_disks(pool: Any) -> None:
+    for name in pool.listVolumes():
+        if name.startswith("pvc-"):
+            pool.storageVolLookupByName(name).delete()
 
 
 class TestTestDriver(ProviderContract):
@@ -48,15 +68,25 @@ class TestTestDriver(ProviderContract):
 
         def nothing_left() -> bool:
             assert [one.name() for one in anchor.listAllDomains()] == ["test"]
-            assert anchor.storagePoolLookupByName("default-pool").listVolumes() == ["podvm-base.qcow2"]
+            volumes = anchor.storagePoolLookupByName("default-pool").listVolumes()
+            assert [one for one in volumes if not one.startswith("pvc-")] == ["podvm-base.qcow2"]
             return True
 
         async def halted(instance: Instance) -> None:
             anchor.lookupByUUIDString(instance.id).destroy()
 
-        yield Cloud(driver=driver(), restarted=driver, nothing_left=nothing_left, halted=halted, absent=NOBODY)
+        yield Cloud(
+            driver=driver(),
+            restarted=driver,
+            nothing_left=nothing_left,
+            halted=halted,
+            absent=NOBODY,
+            disk=lambda: made_disk(anchor.storagePoolLookupByName("default-pool")),
+            held=lambda disk: is_held(anchor, disk),
+        )
         for one in made:
             await one.close()
+        remove_disks(anchor.storagePoolLookupByName("default-pool"))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +117,7 @@ class TestLibvirtd(ProviderContract):
 
         def nothing_left() -> bool:
             assert [one for one in daemon.processes() if "qemu" in one] == []
-            assert list(daemon.pool.iterdir()) == []
+            assert [one.name for one in daemon.pool.iterdir() if not one.name.startswith("pvc-")] == []
             return True
 
         async def halted(instance: Instance) -> None:
@@ -95,6 +125,7 @@ class TestLibvirtd(ProviderContract):
             connection.lookupByUUIDString(instance.id).destroy()
             connection.close()
 
+        eyes = libvirt.open(daemon.uri)
         boots = user_data(NodeAuthority.load_or_create(tmp_path), "podvm-web-0a1b2c3d")
         yield Cloud(
             driver=driver(),
@@ -103,6 +134,10 @@ class TestLibvirtd(ProviderContract):
             halted=halted,
             absent=NOBODY,
             user_data=boots,
+            disk=lambda: made_disk(eyes.storagePoolLookupByName("default")),
+            held=lambda disk: is_held(eyes, disk),
         )
         for one in made:
             await one.close()
+        remove_disks(eyes.storagePoolLookupByName("default"))
+        eyes.close()
