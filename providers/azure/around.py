@@ -19,7 +19,7 @@ from caa.provider.clock import Clock
 from caa.provider.rows import CATALOGUE_DIR, CATALOGUE_TTL, FALLBACK_TYPES
 from providers.azure import settings as rows
 from providers.azure import shapes, translate
-from providers.azure.client import Access, Arm
+from providers.azure.client import Access, Arm, Resource
 
 _KEPT = 300.0  # seconds that images are believed
 _CLOUDS: Mapping[str, tuple[str, str]] = {
@@ -83,6 +83,12 @@ class Surroundings:
         values = self._values
         return {values[rows.INSTANCE_SIZE], *values[rows.INSTANCE_SIZES], *values[FALLBACK_TYPES]}
 
+    async def lines(self) -> Sequence[Resource]:
+        """Azure's lines about those sizes, one listing; sizes that the region does not know have none."""
+        wanted = {one.lower() for one in self.wanted_types()}
+        found = await self._arm.pages("compute.resource_skus.list", filter=f"location eq '{self._region}'")
+        return [one for one in found if str(one.get("name")).lower() in wanted]
+
     async def image(self, name: str) -> shapes.Image:
         """The image. Raises `InvalidRequest` when there is none."""
         now = self._clock.now()
@@ -117,9 +123,7 @@ class Surroundings:
 
     async def _fetch(self) -> Sequence[InstanceType]:
         """One listing for all sizes; unknown ones are left out, `check` names them."""
-        region, wanted = self._values[rows.REGION], {one.lower() for one in self.wanted_types()}
-        found = await self._arm.pages("compute.resource_skus.list", filter=f"location eq '{region}'")
-        types = [shapes.instance_type(one, region) for one in found if str(one.get("name")).lower() in wanted]
+        types = [shapes.instance_type(one, self._region) for one in await self.lines()]
         return [one for one in types if one is not None]
 
     async def _ask_image(self, name: str) -> shapes.Image:

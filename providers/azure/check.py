@@ -4,12 +4,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_network
 
 from caa.config.load import Settings
+from caa.errors import CredentialsError
 from caa.model.instance import Finding, LaunchRequest
 from caa.provider import checks
 from caa.provider.capacity import Place
 from caa.provider.checks import PROBE, ok, warning
+from caa.provider.rows import PURCHASE_OPTIONS, SPOT
+from providers.azure import rights, shapes, translate
 from providers.azure import settings as rows
-from providers.azure import shapes, translate
 from providers.azure.around import Surroundings
 from providers.azure.client import Arm, Resource
 
@@ -28,9 +30,10 @@ async def findings(arm: Arm, around: Surroundings, *, values: Settings, plan: Pl
         ("credentials", lambda: _identity(arm, values)),
         ("image", lambda: _image(plan)),
         ("instance types", lambda: _types(around, values)),
+        ("permissions", lambda: _permissions(arm, values)),
         ("subnet", lambda: _subnet(arm, values)),
-        ("security group", lambda: _group(arm, values)),
-        ("quota", lambda: _quota(arm, values)),
+        ("security group", lambda: _groups(arm, values)),
+        ("quota", lambda: _quota(arm, around, values=values)),
         page="azure.md",
     )
 
@@ -54,9 +57,29 @@ async def _types(around: Surroundings, values: Settings) -> list[Finding]:
     return checks.types(known, wanted, values=values, confidential=confidential, words=_WORDS)
 
 
-async def _subnet(arm: Arm, values: Settings) -> list[Finding]:
+async def _permissions(arm: Arm, values: Settings) -> list[Finding]:
+    """By Azure's own list of what we may do: it has no dry run."""
+    found = []
+    for scope, actions in rights.needed(values).items():
+        try:
+            given = await arm.listing(rights.path(scope), version=rights.VERSION)
+        except CredentialsError as error:
+            remedy = "add Microsoft.Authorization/permissions/read to the role, as docs/providers/azure.md does"
+            return [warning("permissions", f"cannot be proven: {error}", remedy=remedy)]
+        if lacking := rights.missing(actions, given):
+            detail = f"not allowed on {scope}: {', '.join(lacking)}"
+            remedy = f"give the identity the role of docs/providers/azure.md on {scope}"
+            found.append(checks.error("permissions", detail, remedy=remedy))
+    return found or [ok("permissions", "we may make, change and remove pod VMs and what belongs to them")]
+
+
+async def _read_subnet(arm: Arm, values: Settings) -> Resource:
     parts = values[rows.SUBNET].strip("/").split("/")
-    found = shapes.properties(await arm.read("network.subnets.get", parts[3], parts[7], parts[9]))
+    return shapes.properties(await arm.read("network.subnets.get", parts[3], parts[7], parts[9]))
+
+
+async def _subnet(arm: Arm, values: Settings) -> list[Finding]:
+    found, parts = await _read_subnet(arm, values), values[rows.SUBNET].strip("/").split("/")
     ranges = [*(found.get("addressPrefixes") or ()), *([found["addressPrefix"]] if found.get("addressPrefix") else [])]
     free = sum(ip_network(one).num_addresses - _RESERVED for one in dict.fromkeys(ranges))
     free -= len(found.get("ipConfigurations") or ())
@@ -64,18 +87,27 @@ async def _subnet(arm: Arm, values: Settings) -> list[Finding]:
     return [checks.left("subnet", detail, count=free, remedy="take a larger one as AZURE_SUBNET_ID")]
 
 
-async def _group(arm: Arm, values: Settings) -> list[Finding]:
-    name = values[rows.SECURITY_GROUP]
-    if not name:
-        return [ok("security group", "AZURE_NSG_ID is not set; the subnet's rules hold")]
-    parts = name.strip("/").split("/")
-    found = shapes.properties(await arm.read("network.network_security_groups.get", parts[3], parts[7]))
+async def _groups(arm: Arm, values: Settings) -> list[Finding]:
+    """The interfaces' group and the subnet's: Azure lets in what both let in."""
+    subnets = (await _read_subnet(arm, values)).get("networkSecurityGroup") or {}
+    groups = dict.fromkeys((values[rows.SECURITY_GROUP], str(subnets.get("id") or "")))
+    found = [one for group in groups if group for one in await _group(arm, group, values=values)]
+    return found or [ok("security group", "neither AZURE_NSG_ID nor the subnet has one")]
+
+
+async def _group(arm: Arm, group: str, *, values: Settings) -> list[Finding]:
+    parts = group.strip("/").split("/")
+    try:
+        found = shapes.properties(await arm.read("network.network_security_groups.get", parts[3], parts[7]))
+    except CredentialsError as error:
+        remedy = f"let us read {group}, or see for yourself that it lets the worker nodes in"
+        return [warning("security group", str(error), remedy=remedy)]
     rules = [
         shapes.properties(one) for key in ("securityRules", "defaultSecurityRules") for one in found.get(key) or ()
     ]
 
     def shut(port: str, what: str) -> Finding:
-        remedy = f"allow {port} from the worker nodes in AZURE_NSG_ID"
+        remedy = f"allow {port} from the worker nodes in {parts[7]} (AZURE_NSG_ID, or the subnet's)"
         return warning("security group", f"{parts[7]} does not let {port} in, which is {what}", remedy=remedy)
 
     return checks.ports(
@@ -105,13 +137,15 @@ def _covers(text: str, port: int) -> bool:
     return text == "*" or (low.isdigit() and int(low) <= port <= int(high or low))
 
 
-async def _quota(arm: Arm, values: Settings) -> list[Finding]:
-    for one in await arm.pages("compute.usage.list", values[rows.REGION]):
-        if (one.get("name") or {}).get("value") != "cores":
-            continue
-        left = int(one.get("limit") or 0) - int(one.get("currentValue") or 0)
-        detail = f"{left} vCPUs of the region's quota are left"
-        if left > _RESERVED:
-            return [ok("quota", detail)]
-        return [warning("quota", detail, remedy="ask Azure to raise the subscription's vCPU quota in AZURE_REGION")]
-    return [ok("quota", "Azure names no vCPU quota here")]
+async def _quota(arm: Arm, around: Surroundings, *, values: Settings) -> list[Finding]:
+    """The region's, the default size's family's and, where they are bought, spot VMs'. Never an error: a node whose
+    pods have used the quota up may restart."""
+    usages = shapes.left_of_quotas(await arm.pages("compute.usage.list", values[rows.REGION]))
+    size = values[rows.INSTANCE_SIZE]
+    family = shapes.families(await around.lines()).get(size.lower(), "")
+    wanted = ("cores", family, "lowPriorityCores" if SPOT in values[PURCHASE_OPTIONS] else "")
+    left = {name: usages[name.lower()] for name in wanted if name.lower() in usages}
+    told = f"vCPUs left in {values[rows.REGION]}: {', '.join(f'{name} {left[name]}' for name in left) or 'not told'}"
+    if all(count >= checks.FEW for count in left.values()):
+        return [ok("quota", told)]
+    return [warning("quota", told, remedy=f"ask Azure to raise the subscription's vCPU quotas for {size}")]

@@ -6,14 +6,14 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from caa.errors import CredentialsError, ProviderError, ProviderUnavailable, Throttled
-from caa.provider.capacity import classified
 from caa.provider.pacing import Pacing
 from caa.provider.waiting import to_the_end
-from providers.azure.codes import CODES
+from providers.azure.codes import CODES, meant
 
 T = TypeVar("T")
 
@@ -51,8 +51,8 @@ class Arm(Protocol):
     async def outcome(self, operation: str, *where: Any, token: str) -> bool:
         """Whether the operation of that token has succeeded; False while it runs. Raises what it failed with."""
 
-    async def document(self, path: str, *, version: str) -> Resource:
-        """What Resource Manager has at this path, for what has no client of its own."""
+    async def listing(self, path: str, *, version: str) -> list[Resource]:
+        """Every resource that Resource Manager lists at this path, for what has no client of its own."""
 
     async def fetch(self, url: str) -> bytes:
         """What is behind a signed URL, its last MiB."""
@@ -163,20 +163,14 @@ class Sdk:
 
         return await self._call(operation, once)
 
-    async def document(self, path: str, *, version: str) -> Resource:
-        from azure.core.exceptions import HttpResponseError
-        from azure.core.rest import HttpRequest
-        from azure.mgmt.core.exceptions import ARMErrorFormat
-
-        async def once(clients: _Clients) -> Resource:
-            url = f"{self._access.endpoint}{path}"
-            answer = await clients.compute.send_request(HttpRequest("GET", url, params={"api-version": version}))
-            if answer.status_code >= _BAD:
-                raise HttpResponseError(response=answer, error_format=ARMErrorFormat)
-            found: Resource = dict(answer.json())
-            return found
-
-        return await self._call(path.rpartition("/")[2], once)
+    async def listing(self, path: str, *, version: str) -> list[Resource]:
+        found: list[Resource] = []
+        url = f"{self._access.endpoint}{path}?api-version={version}"
+        while url.startswith(f"{self._access.endpoint}/"):  # nobody else gets our token
+            page = await self._call(path.rpartition("/")[2], partial(_document, url))
+            found += page.get("value") or ()
+            url = str(page.get("nextLink") or "")
+        return found
 
     async def fetch(self, url: str) -> bytes:
         """No token is sent: the URL is signed."""
@@ -233,6 +227,18 @@ class Sdk:
         if self._clients is None:
             self._clients = _Clients(self._access)
         return self._clients
+
+
+async def _document(url: str, clients: _Clients) -> Resource:
+    from azure.core.exceptions import HttpResponseError
+    from azure.core.rest import HttpRequest
+    from azure.mgmt.core.exceptions import ARMErrorFormat
+
+    answer = await clients.compute.send_request(HttpRequest("GET", url))
+    if answer.status_code >= _BAD:
+        raise HttpResponseError(response=answer, error_format=ARMErrorFormat)
+    found: Resource = dict(answer.json())
+    return found
 
 
 def _imported() -> None:
@@ -319,10 +325,10 @@ def _of_identity(error: Any, status: int) -> ProviderError:
 def _by_status(status: int, message: str, *, code: str, retry_after: float) -> ProviderError:
     if status == _TOO_MANY:
         known = code if code in CODES.throttled else "TooManyRequests"
-        return classified(known, message, codes=CODES, retry_after=retry_after)
+        return meant(known, message, retry_after=retry_after)
     if status == _EXISTS:
         code = "PreconditionFailed"
-    found = classified(code or f"HTTP {status}", message, codes=CODES, retry_after=retry_after)
+    found = meant(code or f"HTTP {status}", message, retry_after=retry_after)
     if type(found) is not ProviderError:
         return found
     if status in (_UNAUTHORISED, _FORBIDDEN):
@@ -334,7 +340,7 @@ def _by_status(status: int, message: str, *, code: str, retry_after: float) -> P
 
 def of_status(code: str, message: str) -> ProviderError:
     """Our error for what an instance view or an operation says of a VM that failed."""
-    return classified(code, " ".join(message.split())[:_TEXT_LIMIT], codes=CODES)
+    return meant(code, " ".join(message.split())[:_TEXT_LIMIT])
 
 
 def _code_of(error: Any) -> tuple[str, str]:

@@ -1,10 +1,13 @@
-"""Azure's error codes by what they mean for us, and what to do about each. Data only; source: the REST reference."""
+"""Azure's error codes by what they mean for us, and what to do about each. Data; source: the REST reference."""
 
 from types import MappingProxyType
 
-from caa.provider.capacity import ErrorCodes
+from caa.errors import ProviderError, ProviderUnavailable
+from caa.provider.capacity import ErrorCodes, classified
 
 NIC_RESERVED = "NicReservedForAnotherVm"
+NOT_ALLOWED = "OperationNotAllowed"
+LEFT_OVER = "ConflictingUserInput"  # a disk of that name exists
 EXISTS = frozenset({"PreconditionFailed", "ResourceExists"})
 
 _KEYS = (
@@ -25,13 +28,13 @@ CODES = ErrorCodes(
             "OverconstrainedZonalAllocationRequest",
             "AllocationTimeout",
             "SkuNotAvailable",
-            "SubnetIsFull",
         }
     ),
     quota=frozenset(
         {
             "QuotaExceeded",
-            "OperationNotAllowed",
+            NOT_ALLOWED,
+            "SubnetIsFull",  # no other size or zone has room in it
             "PublicIPCountLimitReached",
             "NetworkInterfaceCountLimitReached",
             "ResourceQuotaExceeded",
@@ -106,7 +109,7 @@ CODES = ErrorCodes(
             "SkuNotAvailable": f"{_SIZE}, AZURE_ZONE and FALLBACK_ZONES",
             "SubnetIsFull": "take a larger subnet as AZURE_SUBNET_ID",
             "QuotaExceeded": _QUOTA,
-            "OperationNotAllowed": _QUOTA,
+            NOT_ALLOWED: _QUOTA,
             "PublicIPCountLimitReached": "ask Azure for more public addresses, or set USE_PUBLIC_IP=false",
             "TooManyRequests": "lower CLOUD_CALLS_PER_SECOND: the limit is the subscription's, not the node's",
             "AuthorizationFailed": _RIGHTS,
@@ -132,3 +135,10 @@ CODES = ErrorCodes(
         }
     ),
 )
+
+
+def meant(code: str, words: str, *, retry_after: float = 0.0) -> ProviderError:
+    """Our error for Azure's code. It says OperationNotAllowed of a quota, and of a thing that is still held or goes."""
+    if code == NOT_ALLOWED and "quota" not in words.lower():
+        return ProviderUnavailable(f"{code}: {words}; if it stays so, see in Azure what holds it, or ask Azure")
+    return classified(code, words, codes=CODES, retry_after=retry_after)

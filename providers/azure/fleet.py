@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -15,19 +16,22 @@ from caa.provider.waiting import Lookout, all_or_nothing, until
 from providers.azure import shapes, translate
 from providers.azure.around import CREATE, DELETE, Operations, Waits
 from providers.azure.client import Arm, Resource
-from providers.azure.codes import EXISTS, NIC_RESERVED
+from providers.azure.codes import EXISTS, LEFT_OVER, NIC_RESERVED, NOT_ALLOWED
 from providers.azure.shapes import ADDRESS, DISK, NIC, Where
 from providers.azure.together import all_of, first_of
 
 T = TypeVar("T")
 
-_FEW = 3  # VMs that are read one by one; more are one listing
+_FEW = 3  # VMs, interfaces or addresses that are read one by one; more are one listing
 _LISTINGS: Mapping[str, str] = MappingProxyType(
     {
         NIC: "network.network_interfaces.list",
         ADDRESS: "network.public_ip_addresses.list",
         DISK: "compute.disks.list_by_resource_group",
     }
+)
+_GETS: Mapping[str, str] = MappingProxyType(
+    {NIC: "network.network_interfaces.get", ADDRESS: "network.public_ip_addresses.get"}
 )
 _DELETES: Mapping[str, str] = MappingProxyType(
     {
@@ -37,7 +41,7 @@ _DELETES: Mapping[str, str] = MappingProxyType(
     }
 )
 _UPDATE_DISK = "compute.disks.begin_update"
-_HELD = (NIC_RESERVED, "Conflict", "AnotherOperationInProgress", "InUseByDeletingResource")
+_HELD = (NIC_RESERVED, NOT_ALLOWED, "Conflict", "AnotherOperationInProgress", "InUseByDeletingResource")
 
 
 @dataclass(slots=True)
@@ -57,8 +61,8 @@ class Fleet:
         self._clock = clock
         self._waits = waits
         self._vms = Lookout(self._look, clock=clock, every=waits.poll)
-        self._nics = Lookout(lambda _: self._listed(NIC), clock=clock, every=waits.poll / 4)
-        self._addresses = Lookout(lambda _: self._listed(ADDRESS), clock=clock, every=waits.poll / 4)
+        self._nics = Lookout(partial(self._look_parts, NIC), clock=clock, every=waits.poll / 4)
+        self._addresses = Lookout(partial(self._look_parts, ADDRESS), clock=clock, every=waits.poll / 4)
         self._left = Lookout(self._look_left, clock=clock, every=waits.poll / 4)
 
     async def launch(self, plan: translate.Plan, place: Place) -> Instance:
@@ -82,7 +86,7 @@ class Fleet:
                 lambda: self._is_done(where, name, token=token), self._waits.gone, what=f"the VM {name} is deleted"
             )
         await self._operations.forget(name)
-        await self._until(lambda: self._is_swept(name), self._waits.reserved, what=f"what {name} left is deleted")
+        await self._swept(name)
 
     async def remove_part(self, part: Where) -> None:
         """Delete a disk, interface or address whose VM is gone."""
@@ -127,8 +131,10 @@ class Fleet:
                     raise
                 return await self._is_ours(plan, attempt) or None
             except ProviderError as error:
-                if not str(error).startswith(NIC_RESERVED):
+                if not str(error).startswith((NIC_RESERVED, LEFT_OVER)):
                     raise
+                if str(error).startswith(LEFT_OVER):
+                    await self._swept(name)
                 return None
             return True
 
@@ -209,9 +215,8 @@ class Fleet:
         found: list[Resource] = []
         for one in shapes.nic_ids(vm):
             where = shapes.where(one)
-            nic = await self._nics.see(one.lower())
-            if nic is None and where is not None and where.group.lower() != self.group.lower():
-                nic = await self._arm.read("network.network_interfaces.get", where.group, where.name)
+            foreign = where is not None and where.group.lower() != self.group.lower()
+            nic = await (self._part(NIC, one) if foreign else self._nics.see(one.lower()))
             if nic is None:
                 return ()
             found.append(nic)
@@ -243,6 +248,9 @@ class Fleet:
     async def _is_done(self, group: str, name: str, *, token: str) -> bool | None:
         await self._clock.sleep(self._waits.poll)
         return await self._arm.outcome(DELETE, group, name, token=token) or None
+
+    async def _swept(self, name: str) -> None:
+        await self._until(lambda: self._is_swept(name), self._waits.reserved, what=f"what {name} left is deleted")
 
     async def _is_swept(self, name: str) -> bool | None:
         """Delete what a VM left, and say whether nothing is left. A VM that is gone takes all with it, as a rule."""
@@ -286,8 +294,21 @@ class Fleet:
         except Gone:
             return None
 
-    async def _listed(self, kind: str) -> Mapping[str, Resource]:
-        return {str(one["id"]).lower(): one for one in await self._arm.pages(_LISTINGS[kind], self.group)}
+    async def _look_parts(self, kind: str, ids: frozenset[str]) -> Mapping[str, Resource]:
+        if len(ids) <= _FEW:
+            found: Sequence[Resource | None] = await all_of(self._part(kind, one) for one in sorted(ids))
+        else:
+            found = await self._arm.pages(_LISTINGS[kind], self.group)
+        return {str(one["id"]).lower(): one for one in found if one is not None}
+
+    async def _part(self, kind: str, part: str) -> Resource | None:
+        where = shapes.where(part)
+        if where is None or where.kind != kind:
+            raise ProviderError(f"{part[:200]} is no id of {kind}")
+        try:
+            return await self._arm.read(_GETS[kind], where.group, where.name)
+        except Gone:
+            return None
 
     async def _look_left(self, names: frozenset[str]) -> Mapping[str, list[Resource]]:
         found: dict[str, list[Resource]] = {}

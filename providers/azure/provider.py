@@ -102,8 +102,9 @@ class AzureProvider:
         public = self._values[USE_PUBLIC_IP]
         mine = [one for one in vms if (owned := shapes.owned(one)) is not None and owned.owner == owner]
         listed = await all_of(self._fleet.instance(one, public=public) for one in mine)
+        owners = {left_of(one): owned for one in parts if (owned := shapes.owned(one)) is not None}
         for one in parts:
-            owned = shapes.owned(one)
+            owned = shapes.owned(one) or owners.get(left_of(one))  # a disk that lost its VM before it had tags
             if owned is not None and owned.owner == owner and left_of(one) not in living:
                 listed.append(shapes.leftover(one, owned))
         return listed

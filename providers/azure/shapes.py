@@ -197,6 +197,17 @@ def instance_type(sku: Resource, region: str) -> InstanceType | None:
     return None
 
 
+def families(skus: Iterable[Resource]) -> Mapping[str, str]:
+    """The family, which quotas are by, of each size by its name in lower case."""
+    return {str(one.get("name")).lower(): str(one.get("family") or "") for one in skus}
+
+
+def left_of_quotas(usages: Iterable[Resource]) -> Mapping[str, int]:
+    """How much is left of each quota, by its name in lower case."""
+    named = [(str((one.get("name") or {}).get("value")).lower(), one) for one in usages]
+    return {name: int(one.get("limit") or 0) - int(one.get("currentValue") or 0) for name, one in named}
+
+
 def image(name: str, found: Resource, *, gallery: bool) -> Image:
     """What a gallery says of an image, or a managed image of itself."""
     said = properties(found)

@@ -13,6 +13,7 @@ from azure.mgmt.compute import models
 from tests.fakes.azure import state
 from tests.fakes.azure.identity import Identity
 from tests.fakes.azure.model import Refused, answer, check
+from tests.fakes.azure.quota import Quota, family
 from tests.fakes.azure.role import NEEDS, Role
 from tests.fakes.azure.rules import Site, refuse_launch, refuse_tags
 from tests.fakes.azure.state import Delays, Estate
@@ -25,6 +26,7 @@ _C, _N = "/providers/Microsoft.Compute", "/providers/Microsoft.Network"
 _RG = r"/subscriptions/(?P<sub>[^/]+)/resourceGroups/(?P<group>[^/]+)"
 _SUB = r"/subscriptions/(?P<sub>[^/]+)"
 ROUTES: tuple[tuple[str, str, str], ...] = (
+    ("GET", rf"{_RG}(/providers/.+)?/providers/Microsoft.Authorization/permissions", "Permissions.List"),
     ("PUT", rf"{_RG}{_C}/virtualMachines/(?P<name>[^/]+)", "VirtualMachines.CreateOrUpdate"),
     ("GET", rf"{_RG}{_C}/virtualMachines/(?P<name>[^/]+)", "VirtualMachines.Get"),
     ("DELETE", rf"{_RG}{_C}/virtualMachines/(?P<name>[^/]+)", "VirtualMachines.Delete"),
@@ -53,6 +55,7 @@ ROUTES: tuple[tuple[str, str, str], ...] = (
     ("GET", rf"{_RG}{_N}/networkInterfaces/(?P<name>[^/]+)", "NetworkInterfaces.Get"),
     ("GET", rf"{_RG}{_N}/networkInterfaces", "NetworkInterfaces.List"),
     ("DELETE", rf"{_RG}{_N}/networkInterfaces/(?P<name>[^/]+)", "NetworkInterfaces.Delete"),
+    ("GET", rf"{_RG}{_N}/publicIPAddresses/(?P<name>[^/]+)", "PublicIPAddresses.Get"),
     ("GET", rf"{_RG}{_N}/publicIPAddresses", "PublicIPAddresses.List"),
     ("DELETE", rf"{_RG}{_N}/publicIPAddresses/(?P<name>[^/]+)", "PublicIPAddresses.Delete"),
     ("GET", rf"{_RG}{_N}/virtualNetworks/[^/]+/subnets/[^/]+", "Subnets.Get"),
@@ -71,10 +74,11 @@ class Azure:
         self.role = role
         self.estate = Estate(self.site, self.ledger, self.delays)
         self.identity = Identity(self.site.tenant)
+        self.reserved = 0  # PUTs to come that are refused because Azure keeps an interface for another VM
         self.half_made = 0  # PUTs to come that break off after the interfaces were made
-        self.quota = 1000
+        self.quota = Quota(self.site)
         self.rules: list[dict[str, Any]] = []
-        self.subnet_range = "10.0.0.0/16"
+        self.subnet_range, self.subnet_group = "10.0.0.0/16", ""
         self.began, self.ending = threading.Event(), threading.Event()
         self._lock = threading.RLock()
         self._routes: dict[str, Callable[[Request, dict[str, str]], Reply]] = {
@@ -161,8 +165,10 @@ class Azure:
         refuse_launch(self.site, name, body)
         self._refuse_disks(body)
         size = body["properties"]["hardwareProfile"]["vmSize"]
-        if len(self.estate.vms) >= self.quota:
-            raise Refused("QuotaExceeded", "Operation results in exceeding approved cores quota.", status=409)
+        self.quota.refuse(body, self._bodies())
+        if self.reserved:
+            self.reserved -= 1
+            raise state.reserved(f"{name}-net")
         if self.half_made:
             self.half_made -= 1
             self.estate.half_make(name, body)
@@ -226,9 +232,7 @@ class Azure:
         )
 
     def _usages_list(self, request: Request, parts: dict[str, str]) -> Reply:
-        name = {"value": "cores", "localizedValue": "Total Regional vCPUs"}
-        used = 2 * len(self.estate.vms)
-        return answer({"value": [{"unit": "Count", "currentValue": used, "limit": self.quota, "name": name}]})
+        return answer({"value": self.quota.usages(self._bodies())})
 
     def _galleryimages_get(self, request: Request, parts: dict[str, str]) -> Reply:
         return self._definition(unquote(request.path))
@@ -273,18 +277,25 @@ class Azure:
     def _networkinterfaces_delete(self, request: Request, parts: dict[str, str]) -> Reply:
         return self._removed(request, "Network", "networkInterfaces", parts["name"])
 
+    def _publicipaddresses_get(self, request: Request, parts: dict[str, str]) -> Reply:
+        return answer(self._part("Network", "publicIPAddresses", parts["name"]))
+
     def _publicipaddresses_list(self, request: Request, parts: dict[str, str]) -> Reply:
         return self._parts(request, "/publicipaddresses/")
 
     def _publicipaddresses_delete(self, request: Request, parts: dict[str, str]) -> Reply:
         return self._removed(request, "Network", "publicIPAddresses", parts["name"])
 
+    def _permissions_list(self, request: Request, parts: dict[str, str]) -> Reply:
+        return self._paged(request, self.role.told())
+
     def _subnets_get(self, request: Request, parts: dict[str, str]) -> Reply:
         if request.path.lower() != self.site.subnet.lower():
             raise _absent(request.path)
-        return answer(
-            {"id": self.site.subnet, "properties": {"addressPrefix": self.subnet_range, "ipConfigurations": []}}
-        )
+        inner: dict[str, Any] = {"addressPrefix": self.subnet_range, "ipConfigurations": []}
+        if self.subnet_group:
+            inner["networkSecurityGroup"] = {"id": self.subnet_group}
+        return answer({"id": self.site.subnet, "properties": inner})
 
     def _networksecuritygroups_get(self, request: Request, parts: dict[str, str]) -> Reply:
         if request.path.lower() != self.site.nsg.lower():
@@ -316,6 +327,9 @@ class Azure:
             return Reply(status=204)
         self.estate.remove_part(whole)
         return Reply(status=202, headers=self._follow(request, self.estate.operation(0)))
+
+    def _bodies(self) -> list[state.Body]:
+        return [one.body for one in self.estate.vms.values()]
 
     def _refuse_disks(self, body: state.Body) -> None:
         luns = set()
@@ -373,6 +387,7 @@ def _sku(name: str, size: Any, region: str) -> dict[str, Any]:
     return {
         "resourceType": "virtualMachines",
         "name": name,
+        "family": family(name),
         "locations": [region],
         "locationInfo": [{"location": region, "zones": list(size.zones)}],
         "capabilities": [{"name": key, "value": str(value)} for key, value in can.items()],

@@ -41,18 +41,20 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "NetworkInterfaces.Get": (f"{_NETWORK}/networkInterfaces/read",),
     "NetworkInterfaces.List": (f"{_NETWORK}/networkInterfaces/read",),
     "NetworkInterfaces.Delete": (f"{_NETWORK}/networkInterfaces/delete",),
+    "PublicIPAddresses.Get": (f"{_NETWORK}/publicIPAddresses/read",),
     "PublicIPAddresses.List": (f"{_NETWORK}/publicIPAddresses/read",),
     "PublicIPAddresses.Delete": (f"{_NETWORK}/publicIPAddresses/delete",),
     "Subnets.Get": (f"{_NETWORK}/virtualNetworks/subnets/read",),
     "NetworkSecurityGroups.Get": (f"{_NETWORK}/networkSecurityGroups/read",),
+    "Permissions.List": ("Microsoft.Authorization/permissions/read",),
 }
 
 
 class Role:
-    """Which actions a caller may use. `used` are those that were asked for and allowed."""
+    """Which actions a caller may use: the `listed` without the `excepted`. `used` were asked for and allowed."""
 
-    def __init__(self, allowed: list[str]) -> None:
-        self.listed = set(allowed)
+    def __init__(self, allowed: list[str], excepted: list[str] | None = None) -> None:
+        self.listed, self.excepted = set(allowed), set(excepted or ())
         self.used: set[str] = set()
 
     @classmethod
@@ -67,10 +69,19 @@ class Role:
     def missing(self, call: str, body: Any) -> list[str]:
         """The rights that the call needs and nobody gave."""
         needed = [*NEEDS[call], *(_further(body) if call == "VirtualMachines.CreateOrUpdate" else ())]
-        denied = [one for one in needed if not any(fnmatchcase(one, allowed) for allowed in self.listed)]
+        denied = [one for one in needed if not _among(one, self.listed) or _among(one, self.excepted)]
         if not denied:
             self.used |= set(needed)
         return denied
+
+    def told(self) -> list[dict[str, list[str]]]:
+        """As Azure lists the permissions of a caller."""
+        nothing: dict[str, list[str]] = {"dataActions": [], "notDataActions": []}
+        return [{"actions": sorted(self.listed), "notActions": sorted(self.excepted), **nothing}]
+
+
+def _among(action: str, patterns: set[str]) -> bool:
+    return any(fnmatchcase(action.lower(), one.lower()) for one in patterns)
 
 
 def _further(body: Any) -> list[str]:

@@ -30,7 +30,8 @@ class Delays:
 
 @dataclass
 class Vm:
-    """One VM. `body` is what was asked for; `failed` is the (code, words) that its PUT ends with."""
+    """One VM. `body` is what was asked for; `failed` is the (code, words) that its PUT ends with; a `mute` one's
+    instance view does not tell them."""
 
     name: str
     body: Body
@@ -38,6 +39,7 @@ class Vm:
     born: float = field(default_factory=time.monotonic)
     created: str = "2026-11-24T10:00:00.000000+00:00"
     failed: tuple[str, str] = ("", "")
+    mute: bool = False
     halted: str = ""
     ends: float = 0.0
     parts: list[str] = field(default_factory=list)
@@ -75,7 +77,11 @@ class Estate:
                 self._end(vm)
 
     def put(self, name: str, body: Body, failed: tuple[str, str]) -> Vm:
-        """A new VM, being made."""
+        """A new VM, being made. Raises `Refused` when another one left a disk of that name."""
+        disk = self.id_of("Compute", "disks", body["properties"]["storageProfile"]["osDisk"]["name"])
+        if disk.lower() in self.parts:
+            words = f"Disk {disk} already exists. Only CreateOption.Attach is supported."
+            raise Refused("ConflictingUserInput", words, status=409)
         operation = self.operation(self.delays.power if failed[0] else self.delays.made, failed)
         vm = self.vms[name.lower()] = Vm(name, body, operation, failed=failed)
         size = self._site.sizes[body["properties"]["hardwareProfile"]["vmSize"]]
@@ -85,8 +91,11 @@ class Estate:
         return vm
 
     def half_make(self, name: str, body: Body) -> None:
-        """What a PUT leaves that breaks off half-way: its interfaces and addresses, kept for a VM that never comes."""
+        """What a PUT leaves that breaks off half-way: its root disk, which has no tags, and its interfaces and
+        addresses, which Azure keeps for a VM that never comes."""
         vm = Vm(name, body, "")
+        disk = (body["properties"].get("storageProfile") or {}).get("osDisk") or {"name": f"{name}-disk"}
+        self._part("Compute", "disks", disk["name"], {"diskState": "Unattached"})
         self._make_nics(vm)
         for one in vm.parts:
             self.held[one] = time.monotonic() + self.delays.reserved
@@ -111,10 +120,7 @@ class Estate:
         ):
             raise Refused("OperationNotAllowed", f"{name} is attached and cannot be deleted.", status=409)
         if time.monotonic() < self.held.get(name.lower(), 0.0):
-            raise Refused(
-                "NicReservedForAnotherVm",
-                f"Nic(s) in request is reserved for another Virtual Machine for 180 seconds. {name}",
-            )
+            raise reserved(name)
         self._drop(name.lower())
         for other in self.parts.values():  # an address of a deleted interface is free
             holder = (other["properties"].get("ipConfiguration") or {}).get("id", "").lower()
@@ -226,6 +232,12 @@ class Estate:
             self._ledger.remove(_KINDS[part["type"].split("/")[1]], part["name"])
 
 
+def reserved(name: str) -> Refused:
+    """How Azure says that it keeps this interface for a VM, which may be lost."""
+    words = "Nic(s) in request is reserved for another Virtual Machine for 180 seconds. Please provide another nic(s)"
+    return Refused("NicReservedForAnotherVm", f"{words} or retry after 180 seconds. Reserved VM: {name}")
+
+
 _KINDS = {"disks": "disk", "networkInterfaces": "nic", "publicIPAddresses": "address"}
 _COSTS = {"disks": 0.005, "networkInterfaces": 0.0, "publicIPAddresses": 0.004}
 
@@ -270,6 +282,8 @@ def staged(vm: Vm, delays: Delays) -> str:
 def view(vm: Vm, delays: Delays) -> Body:
     """The instance view."""
     stage = staged(vm, delays).lower()
+    if stage == "failed" and vm.mute:
+        return {"statuses": [{"code": "ProvisioningState/failed", "level": "Error"}]}
     if stage == "failed":
         code, words = vm.failed
         return {"statuses": [{"code": f"ProvisioningState/failed/{code}", "level": "Error", "message": words}]}

@@ -6,8 +6,8 @@ from tests.fakes.azure.world import World, world
 from tests.fakes.fault_table import FaultTable, Places
 
 _MAKING = (
-    "VirtualMachines.CreateOrUpdate", "VirtualMachines.Get", "NetworkInterfaces.List", "PublicIPAddresses.List",
-    "ResourceSkus.List", "GalleryImages.Get", "Disks.Get", "Disks.Update",
+    "VirtualMachines.CreateOrUpdate", "VirtualMachines.Get", "NetworkInterfaces.Get", "PublicIPAddresses.Get",
+    "ResourceSkus.List", "GalleryImages.Get", "Disks.Get", "Disks.Update", "Token",
 )  # fmt: skip
 _ENDING = (
     "VirtualMachines.Delete", "VirtualMachines.Get", "NetworkInterfaces.List", "PublicIPAddresses.List", "Disks.List",

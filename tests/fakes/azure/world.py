@@ -3,11 +3,13 @@
 import datetime
 import functools
 import ipaddress
+import json
 import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -41,6 +43,29 @@ class World(any_cloud.World):
     def settings(self) -> Mapping[str, str]:
         return reached(self.azure.site, self.wire.url, ca=self.ca)
 
+    def loaded(self) -> dict[str, str]:
+        """Every setting that changes the body of a PUT."""
+        base = self.azure.site.base
+        return {
+            "USE_PUBLIC_IP": "true",
+            "EXTERNAL_NETWORK_VIA_PODVM": "true",
+            "AZURE_ZONE": "2",
+            "ROOT_VOLUME_SIZE": "64",
+            "TAGS": "team=red,cost=42",
+            "ENABLE_SECURE_BOOT": "true",
+            "AZURE_CVM_ENCRYPTION": "DiskWithVMGuestState",
+            "AZURE_DISK_ENCRYPTION_SET": f"{base}/Microsoft.Compute/diskEncryptionSets/keys",
+            "AZURE_VM_IDENTITIES": f"{base}/Microsoft.ManagedIdentity/userAssignedIdentities/pod",
+            "AZURE_IMAGE_ID": "/CommunityGalleries/cococommunity-42/images/podvm/versions/1.0.0",
+            "PURCHASE_OPTIONS": "spot",
+            "SSH_USERNAME": "core",
+        }
+
+    def puts(self) -> list[Any]:
+        """The bodies of all PUTs of VMs so far."""
+        calls = [one for one in self.wire.journal if one.call == "VirtualMachines.CreateOrUpdate"]
+        return [json.loads(one.request.body) for one in calls]
+
     def plain(self, text: str) -> str:
         return plain(text, self)
 
@@ -49,7 +74,7 @@ class World(any_cloud.World):
 
     def calm(self) -> None:
         super().calm()
-        self.azure.half_made = 0
+        self.azure.half_made = self.azure.reserved = 0
 
 
 @asynccontextmanager
