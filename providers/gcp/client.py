@@ -221,17 +221,18 @@ def refuse_credentials(text: str) -> None:
 def credentials(access: Access) -> Any:
     """Credentials by the kind that their text names, else by Google's own chain.
 
-    The classes are made by name: the SDK's `load_credentials_from_dict` takes kinds that run programs, and asks the
-    network for a project that we know.
+    The classes are made by name: the SDK's `load_credentials_from_dict` takes kinds that run programs. Scopes are set
+    afterwards: with them `default` asks a fixed address of Google's for the project of a federation, which we know.
     """
     import google.auth
     from google.auth import aws, identity_pool
+    from google.auth.credentials import with_scopes_if_required
     from google.oauth2 import credentials as user
     from google.oauth2 import service_account
 
     if not access.credentials:
-        found, _ = google.auth.default(scopes=_SCOPES, quota_project_id=None)
-        return found
+        found, _ = google.auth.default()
+        return with_scopes_if_required(found, _SCOPES)  # type: ignore[no-untyped-call]
     info = json.loads(access.credentials)
     if info["type"] == "service_account":
         return service_account.Credentials.from_service_account_info(info, scopes=_SCOPES)  # type: ignore[no-untyped-call]

@@ -7,13 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.fakes.faults import Fault, Faults
-from tests.fakes.gcp.api import Called, called, problems
+from tests.fakes.gcp.api import IAM_CREDENTIALS, Called, called, problems
 from tests.fakes.gcp.identity import EMAIL, Identity
 from tests.fakes.gcp.model import Cloud, Operation
 from tests.fakes.gcp.role import Role
 from tests.fakes.gcp.rules import Refused, invalid, not_found, refuse_request_id
 from tests.fakes.wire import Reply, Request
 
+PROJECTS = ("demo-project", "image-project", "host-project")
+_STATUS: Mapping[int, str] = {
+    400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE",
+}  # fmt: skip
 _LONGEST_WAIT = 120.0  # of zoneOperations.wait, as the API has it
 _TERM = re.compile(r'\((name|labels\.[a-z0-9_-]+) = "([^"]*)"\)')
 _REFUSALS: Mapping[Fault, tuple[int, str, str]] = {
@@ -31,70 +36,83 @@ class GoogleCloud:
         self.faults = Faults()
         self.cloud = Cloud(self.faults)
         self.identity = Identity()
+        self.disabled: set[str] = set()  # kinds of resources whose API the project has not enabled
         self.role = Role.of_page()
 
     def call_of(self, request: Request) -> str:
         """The id of the call in Google's description; "" for tokens, which faults leave alone."""
-        if found := called(request.method, request.path):
-            return found.name
-        if request.path == "/v3/tagValues/namespaced":
-            return "tagValues.namespaced"
-        return "projects.testIamPermissions" if request.path.endswith(":testIamPermissions") else ""
+        found = called(request.method, request.path)
+        return _name(found) if found and found.api is not IAM_CREDENTIALS else ""
 
     def answer(self, request: Request) -> Reply:
         """Do it."""
         if found := self.identity.answer(request):
             return found
+        plain = request.path.startswith("/compute/")
         if not self.identity.knows(request):
             words = "Request had invalid authentication credentials."
-            return _error(Refused(401, "authError", words))
+            return _error(Refused(401, "authError", words), plain=plain)
         try:
             return _json(200, self._answer(request))
         except Refused as refused:
-            return _error(refused)
+            return _error(refused, plain=plain)
 
     def refusal(self, fault: Fault, request: Request) -> Reply:
         """No room is told by an operation that fails, all else at once."""
         found = called(request.method, request.path)
         if fault is Fault.CAPACITY and found and found.name == "instances.insert":
             return _json(200, self.cloud.no_room(found.parts["zone"], json.loads(request.body)["name"]).reply(EMAIL))
-        error = _error(Refused(*_REFUSALS[fault]))
+        error = _error(Refused(*_REFUSALS[fault]), plain=request.path.startswith("/compute/"))
         if fault is Fault.THROTTLED and self.faults.retry_after:
             return Reply(status=error.status, body=error.body, headers={"Retry-After": str(self.faults.retry_after)})
         return error
 
     def _answer(self, request: Request) -> Mapping[str, Any]:
         body = json.loads(request.body) if request.body else None
-        if request.path.startswith("/v3/"):
-            return self._resource_manager(request, body)
         found = called(request.method, request.path)
         if found is None:
             raise Refused(404, "notFound", f"no such call: {request.method} {request.path}")
         query = {key: value for key, value in request.query.items() if key != "$alt"}
         if wrong := list(problems(found, query, body)):
             raise Refused(400, "badRequest", wrong[0])
-        if found.parts.get("project") not in ("demo-project", "image-project"):
-            raise not_found(f"projects/{found.parts.get('project')}")
-        self._refuse_unlisted(found.name, body or {})
-        handler = getattr(self, "_" + found.name.replace(".", "_"), None)
+        project = found.parts.get("project") or found.parts.get("projectsId", PROJECTS[0])
+        if project not in PROJECTS:
+            raise not_found(f"projects/{project}")
+        if (kind := found.name.partition(".")[0]) in self.disabled:
+            raise Refused(403, "accessNotConfigured", f"The API of {kind} has not been used in {PROJECTS[0]} before")
+        self.role.refuse(found, body or {})
+        handler = getattr(self, "_" + _name(found).replace(".", "_"), None)
         if handler is None:
             raise Refused(501, "notImplemented", f"the fake does not have {found.name}")
         self.cloud.settle()
         answer: Mapping[str, Any] = handler(found, query, body)
         return answer
 
-    def _refuse_unlisted(self, name: str, body: Mapping[str, Any]) -> None:
-        if missing := self.role.missing(name, body):
-            raise Refused(403, "forbidden", f"Required '{missing[0]}' permission for 'projects/demo-project'")
+    def _projects_testIamPermissions(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        return self._granted(body, f"projects/{call.parts['projectsId']}")
 
-    def _resource_manager(self, request: Request, body: Any) -> Mapping[str, Any]:
-        if request.path.endswith(":testIamPermissions"):
-            return {"permissions": self.role.granted(body["permissions"])}
-        self._refuse_unlisted("tagValues.namespaced", {})
-        found = self.cloud.tags.get(request.query.get("name", ""))
+    def _tagValues_testIamPermissions(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        return self._granted(body, f"tagValues/{call.parts['tagValuesId']}")
+
+    def _images_testIamPermissions(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        path = call.path.removesuffix("/testIamPermissions")
+        self.cloud.image(path)
+        return self._granted(body, path)
+
+    def _subnetworks_testIamPermissions(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        path = call.path.removesuffix("/testIamPermissions")
+        self.cloud.refuse_unknown(path)
+        return self._granted(body, path)
+
+    def _granted(self, body: Mapping[str, Any], resource: str) -> Mapping[str, Any]:
+        found = self.role.granted(body.get("permissions"), resource)
+        return {"permissions": found} if found else {}
+
+    def _tagValues_namespaced(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        found = self.cloud.tags.get(query.get("name", ""))
         if found is None:
             raise Refused(403, "forbidden", "Permission denied on the tag value, or it does not exist")
-        return {"name": found[1], "parent": found[0], "shortName": request.query["name"].rpartition("/")[2]}
+        return {"name": found[1], "parent": found[0], "shortName": query["name"].rpartition("/")[2]}
 
     def _instances_insert(self, call: Called, query: Mapping[str, str], body: dict[str, Any]) -> Mapping[str, Any]:
         key = query.get("requestId", "")
@@ -156,13 +174,15 @@ class GoogleCloud:
         return {"name": zone, "availableCpuPlatforms": self.cloud.zones[zone]}
 
     def _regions_get(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
-        quotas = [{"metric": one, "limit": 100.0, "usage": 4.0} for one in ("INSTANCES", "CPUS")]
-        return {"name": call.parts["region"], "quotas": quotas}
+        region = call.parts["region"]
+        if not any(zone.startswith(f"{region}-") for zone in self.cloud.zones):
+            raise not_found(f"projects/demo-project/regions/{region}")
+        used = self.cloud.usage(region)
+        quotas = [{"metric": one, "limit": most, "usage": used[one]} for one, most in self.cloud.quotas.items()]
+        return {"name": region, "quotas": quotas}
 
     def _subnetworks_get(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
-        path = f"projects/{call.parts['project']}/regions/{call.parts['region']}/subnetworks/{call.parts['subnetwork']}"
-        if path not in self.cloud.subnetworks:
-            raise not_found(path)
+        self.cloud.refuse_unknown(call.path)
         found: dict[str, Any] = {"name": call.parts["subnetwork"], "ipCidrRange": "10.1.0.0/24"}
         if query.get("views") == "WITH_UTILIZATION":
             free = [{"totalFreeIp": str(self.cloud.free_addresses), "totalAllocatedIp": "3"}]
@@ -170,10 +190,17 @@ class GoogleCloud:
         return found
 
     def _networks_getEffectiveFirewalls(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
-        path = f"projects/{call.parts['project']}/global/networks/{call.parts['network']}"
-        if path not in self.cloud.networks:
-            raise not_found(path)
-        return {"firewalls": self.cloud.firewalls}
+        self.cloud.refuse_unknown(call.path.removesuffix("/getEffectiveFirewalls"))
+        return {"firewalls": self.cloud.firewalls, "firewallPolicys": self.cloud.policies}
+
+    def _acceleratorTypes_get(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        name, zone = call.parts["acceleratorType"], call.parts["zone"]
+        if name not in self.cloud.accelerators.get(zone, ()):
+            raise not_found(call.path)
+        return {"name": name, "maximumCardsPerInstance": 4, "zone": zone}
+
+    def _regionDisks_get(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+        return self.cloud.disk(call.parts["region"], call.parts["disk"])
 
     def _operation(self, call: Called) -> Operation:
         found = self.cloud.operations.get(call.parts["operation"])
@@ -188,7 +215,8 @@ class GoogleCloud:
             f"zones/{zone}": {"warning": {"code": "NO_RESULTS_ON_PAGE"}} for zone in self.cloud.zones
         }
         for one in chosen[at : at + most]:
-            scope = scopes["zones/" + one["zone"].rpartition("/")[2]]
+            place = "zones" if "zone" in one else "regions"
+            scope = scopes.setdefault(f"{place}/{one[place[:-1]].rpartition('/')[2]}", {})
             scope.pop("warning", None)
             scope.setdefault(kind, []).append(one)
         more = {"nextPageToken": str(at + most)} if at + most < len(chosen) else {}
@@ -216,6 +244,18 @@ def _json(status: int, body: Mapping[str, Any]) -> Reply:
     return Reply(status=status, body=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
 
 
-def _error(refused: Refused) -> Reply:
-    errors = [{"message": refused.words, "domain": "global", "reason": refused.reason}]
-    return _json(refused.status, {"error": {"code": refused.status, "message": refused.words, "errors": errors}})
+def _name(found: Called) -> str:
+    return "tagValues.namespaced" if found.name == "tagValues.getNamespaced" else found.name
+
+
+def _error(refused: Refused, *, plain: bool) -> Reply:
+    """As Compute Engine writes it (`plain`), or as Google's newer APIs do."""
+    status = _STATUS.get(refused.status, "UNKNOWN")
+    told: dict[str, Any] = {"code": refused.status, "message": refused.words}
+    if plain:
+        told["errors"] = [{"message": refused.words, "domain": "global", "reason": refused.reason}]
+    else:
+        reason = {"accessNotConfigured": "SERVICE_DISABLED", "forbidden": "IAM_PERMISSION_DENIED"}.get(refused.reason)
+        info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "googleapis.com"}
+        told |= {"status": status, "details": [info]} if reason else {"status": status}
+    return _json(refused.status, {"error": told})

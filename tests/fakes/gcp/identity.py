@@ -1,19 +1,28 @@
 """Who asks: the token endpoint, the security token service, the metadata server, and the tokens they gave out."""
 
 import json
+import re
 import secrets
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import jwt
 from google.auth.exceptions import GoogleAuthError
 
+from tests.fakes.gcp.api import called, problems
 from tests.fakes.wire import Reply, Request
 
 EMAIL = "caa@demo-project.iam.gserviceaccount.com"
+_IMPERSONATE = f"/v1/projects/-/serviceAccounts/{EMAIL}:generateAccessToken"
+_FEDERATION: Mapping[str, Any] = {
+    "type": "external_account",
+    "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/k",
+    "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+}
 
 
 @lru_cache(maxsize=4)
@@ -43,16 +52,23 @@ def key_file(url: str, number: int = 0) -> str:
     )
 
 
-def federation_file(url: str, token_file: str) -> str:
-    """The configuration of workload identity federation."""
+def federation_file(url: str, token_file: str, *, impersonate: bool = False) -> str:
+    """The configuration of workload identity federation; `impersonate` goes on to be the service account."""
+    account = {"service_account_impersonation_url": f"{url}{_IMPERSONATE}"} if impersonate else {}
     return json.dumps(
-        {
-            "type": "external_account",
-            "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/k",
-            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
-            "token_url": f"{url}/v1/token",
-            "credential_source": {"file": token_file},
-        }
+        _FEDERATION | {"token_url": f"{url}/v1/token", "credential_source": {"file": token_file}, **account}
+    )
+
+
+def aws_federation_file(url: str) -> str:
+    """The same for a node in AWS, which proves who it is by a signed request."""
+    source = {
+        "environment_id": "aws1",
+        "regional_cred_verification_url": "https://sts.{region}.amazonaws.com?Action=GetCallerIdentity",
+    }
+    kind = "urn:ietf:params:aws:token-type:aws4_request"
+    return json.dumps(
+        _FEDERATION | {"subject_token_type": kind, "token_url": f"{url}/v1/token", "credential_source": source}
     )
 
 
@@ -81,6 +97,8 @@ class Identity:
             return self._signed(request)
         if request.path == "/v1/token":
             return self._exchanged(request)
+        if request.path == _IMPERSONATE:
+            return self._impersonated(request)
         if request.path.startswith("/computeMetadata/") or request.path == "/":
             return self._metadata(request)
         return None
@@ -100,9 +118,20 @@ class Identity:
         return False
 
     def _exchanged(self, request: Request) -> Reply:
-        if request.form.get("subject_token") not in self.subjects:
+        subject = request.form.get("subject_token", "")
+        if request.form.get("subject_token_type", "").endswith("aws4_request"):
+            subject = _signer(subject)
+        if subject not in self.subjects:
             return _json(400, {"error": "invalid_grant", "error_description": "The token is not accepted."})
         return self._token("federation", issued_token_type="urn:ietf:params:oauth:token-type:access_token")
+
+    def _impersonated(self, request: Request) -> Reply:
+        """The service account's token for the federation's; the body is validated as any API's."""
+        call, body = called(request.method, request.path), json.loads(request.body)
+        if not self.knows(request) or call is None or list(problems(call, {}, body)):
+            return _json(403, {"error": {"code": 403, "message": "no", "status": "PERMISSION_DENIED"}})
+        token = json.loads(self._token("impersonation").body)["access_token"]
+        return _json(200, {"accessToken": token, "expireTime": "2099-01-01T00:00:00Z"})
 
     def _metadata(self, request: Request) -> Reply:
         if request.path != "/" and request.headers.get("metadata-flavor") != "Google":
@@ -121,6 +150,14 @@ class Identity:
         self.tokens.add(token)
         self.given.append(source)
         return _json(200, {"access_token": token, "expires_in": self.lifetime, "token_type": "Bearer", **other})
+
+
+def _signer(subject: str) -> str:
+    """The access key that a signed GetCallerIdentity names."""
+    signed = json.loads(unquote(subject))
+    headers = {one["key"].lower(): one["value"] for one in signed["headers"]}
+    found = re.search(r"Credential=([^/]+)/", headers["authorization"])
+    return found[1] if found and signed["method"] == "POST" else ""
 
 
 def _json(status: int, body: Mapping[str, Any]) -> Reply:

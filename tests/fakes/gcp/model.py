@@ -1,32 +1,20 @@
-"""The world behind the fake: machine types, images, networks, instances, disks, operations; all by one lock."""
+"""What is made in the fake: instances, disks, operations; all by one lock."""
 
 import itertools
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
 from tests.fakes.faults import Faults
+from tests.fakes.gcp.land import PROJECT, ROOT, Land, costs
 from tests.fakes.gcp.rules import Refused, invalid, not_found, refuse_instance
 from tests.fakes.ledger import Ledger, Resource
 from tests.fakes.machines import Guest, Host, Nowhere, Order
 
-PROJECT = "demo-project"
-_ROOT = "https://www.googleapis.com/compute/v1/"
-_CONFIDENTIAL = ("UEFI_COMPATIBLE", "SEV_CAPABLE", "SEV_SNP_CAPABLE", "TDX_CAPABLE", "GVNIC")
-_TYPES: Mapping[str, tuple[int, int, str, int]] = {
-    "e2-medium": (2, 4096, "X86_64", 0),
-    "n2d-standard-2": (2, 8192, "X86_64", 0),
-    "n2d-standard-4": (4, 16384, "X86_64", 0),
-    "n2d-highcpu-8": (8, 8192, "X86_64", 0),
-    "c2d-standard-2": (2, 8192, "X86_64", 0),
-    "c3-standard-4": (4, 16384, "X86_64", 0),
-    "n1-standard-8": (8, 30720, "X86_64", 0),
-    "g2-standard-4": (4, 16384, "X86_64", 1),
-    "t2a-standard-2": (2, 8192, "ARM64", 0),
-}
 _HOURLY = {"instance": 0.1, "disk": 0.001}
 
 
@@ -49,9 +37,9 @@ class Operation:
             "kind": "compute#operation",
             "id": self.name.rpartition("-")[2],
             "name": self.name,
-            "zone": f"{_ROOT}projects/{PROJECT}/zones/{self.zone}",
+            "zone": f"{ROOT}projects/{PROJECT}/zones/{self.zone}",
             "operationType": self.kind,
-            "targetLink": f"{_ROOT}{self.target}",
+            "targetLink": f"{ROOT}{self.target}",
             "status": "DONE" if self.done else "RUNNING",
             "user": user,
             "progress": 100 if self.done else 0,
@@ -71,37 +59,21 @@ class Delays:
     address: float = 0.0
 
 
-class Cloud:
+class Cloud(Land):
     """Everything there is. `half_made` lets an insert without room leave its disk behind, as it may happen."""
 
     def __init__(self, faults: Faults) -> None:
+        super().__init__()
         self.faults = faults
         self.ledger = Ledger()
         self.delays = Delays()
         self.half_made = False
         self.page = 500
-        self.free_addresses = 250
         self.over = threading.Event()
         self.began = threading.Event()
         self.inserts: list[dict[str, Any]] = []
         self.operations: dict[str, Operation] = {}
-        self.zones = {
-            "europe-west3-a": ["Intel Broadwell", "AMD Rome", "AMD Milan", "Intel Sapphire Rapids"],
-            "europe-west3-b": ["Intel Broadwell", "AMD Rome", "AMD Milan"],
-            "europe-west3-c": ["Intel Broadwell", "AMD Rome"],
-            "europe-west4-a": ["Intel Broadwell", "AMD Milan"],
-        }
-        self.networks = {f"projects/{PROJECT}/global/networks/{one}" for one in ("pods", "outside")}
-        self.subnetworks = {
-            f"projects/{PROJECT}/regions/{region}/subnetworks/{one}"
-            for region in ("europe-west3", "europe-west4")
-            for one in ("pods", "outside")
-        }
-        ports = [{"IPProtocol": "tcp", "ports": ["15150"]}, {"IPProtocol": "udp", "ports": ["4000-5000"]}]
-        self.firewalls = [{"name": "pods", "direction": "INGRESS", "allowed": ports}]
         self.host: Host = Nowhere()
-        self.tags = {f"{PROJECT}/team/blue": ("tagKeys/11", "tagValues/12")}
-        self.images = _images()
         self._instances: dict[tuple[str, str], dict[str, Any]] = {}
         self._disks: dict[tuple[str, str], dict[str, Any]] = {}
         self._born: dict[int, float] = {}
@@ -152,7 +124,7 @@ class Cloud:
         """Remove an instance, and the disks that go with it."""
         with self._lock:
             found = self.instance(zone, name)
-            found["status"], target = "STOPPING", found["selfLink"].removeprefix(_ROOT)
+            found["status"], target = "STOPPING", found["selfLink"].removeprefix(ROOT)
             self.host.order(name, Order.END)
 
             def effect() -> None:
@@ -160,10 +132,9 @@ class Cloud:
                     return
                 self.ledger.remove("instance", f"{zone}/{name}")
                 for one in found["disks"]:
-                    disk = (zone, one["source"].rpartition("/")[2])
-                    self._disks[disk]["users"] = []
+                    self._disk_at(one["source"])["users"] = []
                     if one["autoDelete"]:
-                        self._drop_disk(*disk)
+                        self._drop_disk(zone, one["source"].rpartition("/")[2])
 
             return self._operation((zone, "delete"), target=target, takes=self.delays.ending, effect=effect)
 
@@ -172,11 +143,11 @@ class Cloud:
         with self._lock:
             found = self.disk(zone, name)
             if found["users"]:
-                path = found["selfLink"].removeprefix(_ROOT)
+                path = found["selfLink"].removeprefix(ROOT)
                 raise Refused(
                     400, "resourceInUseByAnotherResource", f"The disk resource '{path}' is already being used"
                 )
-            target = found["selfLink"].removeprefix(_ROOT)
+            target = found["selfLink"].removeprefix(ROOT)
             return self._operation(
                 (zone, "delete"), target=target, takes=self.delays.ending, effect=lambda: self._drop_disk(zone, name)
             )
@@ -186,6 +157,17 @@ class Cloud:
         with self._lock:
             self._disks[zone, name] = self._resource("disks", zone, name, status="READY", users=[], labels={})
             return f"projects/{PROJECT}/zones/{zone}/disks/{name}"
+
+    def make_regional_disk(self, zones: list[str], name: str) -> str:
+        """A data disk of a user with a copy in each of two zones; its path."""
+        with self._lock:
+            region = zones[0].rpartition("-")[0]
+            where = [f"{ROOT}projects/{PROJECT}/zones/{one}" for one in zones]
+            made = self._resource("disks", zones[0], name, status="READY", users=[], labels={}, replicaZones=where)
+            path = f"projects/{PROJECT}/regions/{region}/disks/{name}"
+            del made["zone"]
+            self._disks[region, name] = made | {"region": f"{ROOT}projects/{PROJECT}/regions/{region}"}
+            return path
 
     def power_off(self, name: str) -> None:
         """An instance ends by itself."""
@@ -198,9 +180,19 @@ class Cloud:
         """One instance."""
         return self._one(self._instances, "instances", zone, name)
 
-    def disk(self, zone: str, name: str) -> dict[str, Any]:
-        """One disk."""
-        return self._one(self._disks, "disks", zone, name)
+    def disk(self, scope: str, name: str) -> dict[str, Any]:
+        """One disk of a zone or a region."""
+        return self._one(self._disks, "disks", scope, name)
+
+    def usage(self, region: str) -> Mapping[str, float]:
+        """What is used of each quota in a region."""
+        used = dict.fromkeys(self.quotas, 0.0)
+        with self._lock:
+            for (zone, _), one in self._instances.items():
+                kind = self.machine_type(zone, one["machineType"].rpartition("/")[2])
+                for metric, number in costs(one, kind).items() if zone.startswith(f"{region}-") else ():
+                    used[metric] = used.get(metric, 0.0) + number
+        return defaultdict(float, used)
 
     def visible_instances(self) -> list[dict[str, Any]]:
         """What lists show; new ones come late, if that is set, and addresses too."""
@@ -211,29 +203,6 @@ class Cloud:
         """What lists show."""
         with self._lock:
             return [dict(one) for one in self._disks.values() if self._age(one) >= self.faults.visible_after]
-
-    def machine_types(self, zone: str) -> list[dict[str, Any]]:
-        """The types of a zone: TDX only where there is its processor."""
-        if zone not in self.zones:
-            raise not_found(f"projects/{PROJECT}/zones/{zone}")
-        tdx = "Intel Sapphire Rapids" in self.zones[zone]
-        return [_type(name, zone) for name in _TYPES if tdx or not name.startswith("c3-")]
-
-    def machine_type(self, zone: str, name: str) -> dict[str, Any]:
-        """One type, custom ones too."""
-        found = next((one for one in self.machine_types(zone) if one["name"] == name), None)
-        if found is None and "-custom-" in name:
-            cpus, memory = map(int, name.split("-")[2:4])
-            found = {"name": name, "guestCpus": cpus, "memoryMb": memory, "architecture": "X86_64", "zone": zone}
-        if found is None:
-            raise not_found(f"projects/{PROJECT}/zones/{zone}/machineTypes/{name}")
-        return found
-
-    def image(self, path: str) -> dict[str, Any]:
-        """One image."""
-        if path not in self.images:
-            raise not_found(path)
-        return self.images[path]
 
     def _refuse(self, zone: str, body: dict[str, Any]) -> dict[str, Any]:
         image = self.image(body["disks"][0]["initializeParams"]["sourceImage"])
@@ -249,14 +218,18 @@ class Cloud:
             raise invalid("resource.disks[0]", "the image's architecture is not the machine type's")
         for nic in body["networkInterfaces"]:
             for path in (nic["network"], *([nic["subnetwork"]] if "subnetwork" in nic else ())):
-                if path not in self.networks | self.subnetworks:
-                    raise not_found(path)
+                self.refuse_unknown(path)
+        for one in body.get("guestAccelerators", ()):
+            if one["acceleratorType"].rpartition("/")[2] not in self.accelerators.get(zone, ()):
+                raise not_found(f"projects/{PROJECT}/{one['acceleratorType']}")
         known = dict(self.tags.values())
         if any(known.get(key) != value for key, value in body.get("params", {}).get("resourceManagerTags", {}).items()):
             raise invalid("resource.params.resourceManagerTags", "the tag does not exist")
         if int(body["disks"][0]["initializeParams"].get("diskSizeGb", 10**6)) < int(image["diskSizeGb"]):
             raise invalid("resource.disks[0].initializeParams.diskSizeGb", "smaller than the image")
         self._refuse_taken(zone, body)
+        region = zone.rpartition("-")[0]
+        self.refuse_beyond(self.usage(region), costs(body, found), region=region)
         return image
 
     def _refuse_taken(self, zone: str, body: dict[str, Any]) -> None:
@@ -265,9 +238,12 @@ class Cloud:
                 path = f"projects/{PROJECT}/zones/{zone}/{kind}/{body['name']}"
                 raise Refused(409, "alreadyExists", f"The resource '{path}' already exists")
         for one in body["disks"][1:]:
-            where = one["source"].split("/")
-            if where[3] != zone or self.disk(zone, where[5])["users"]:
-                raise Refused(400, "resourceInUseByAnotherResource", f"The disk '{one['source']}' cannot be attached")
+            found = self._disk_at(one["source"])
+            where = found.get("replicaZones") or [found["zone"]]
+            if zone not in [place.rpartition("/")[2] for place in where]:
+                raise invalid("resource.disks", f"the disk '{one['source']}' is not in {zone}")
+            if found["users"]:
+                raise Refused(400, "resourceInUseByAnotherResource", f"The disk '{one['source']}' is already in use")
 
     def _made(self, zone: str, body: dict[str, Any], image: Mapping[str, Any]) -> Operation:
         name = body["name"]
@@ -275,7 +251,7 @@ class Cloud:
         sources = [f"projects/{PROJECT}/zones/{zone}/disks/{name}", *(one["source"] for one in body["disks"][1:])]
         disks = [{**one, "source": path} for one, path in zip(body["disks"], sources, strict=True)]
         for path in sources[1:]:
-            self.disk(zone, path.rpartition("/")[2])["users"] = [name]
+            self._disk_at(path)["users"] = [name]
         made = {**body, **self._resource("instances", zone, name, status="PROVISIONING", disks=disks)}
         made["networkInterfaces"] = [self._nic(one) for one in body["networkInterfaces"]]
         self._instances[zone, name] = made
@@ -286,7 +262,7 @@ class Cloud:
             if made["status"] == "PROVISIONING":
                 made["status"] = "RUNNING"
 
-        target = made["selfLink"].removeprefix(_ROOT)
+        target = made["selfLink"].removeprefix(ROOT)
         return self._operation((zone, "insert"), target=target, takes=self.delays.making, effect=effect)
 
     def _boot(self, made: Mapping[str, Any]) -> None:
@@ -304,6 +280,10 @@ class Cloud:
         made = self._resource("disks", zone, name, status="READY", users=[name] if used else [], sizeGb=size)
         self._disks[zone, name] = {**made, "labels": labels}
         self._enter("disk", zone, name, labels)
+
+    def _disk_at(self, path: str) -> dict[str, Any]:
+        parts = path.split("/")
+        return self.disk(parts[3], parts[5])
 
     def _drop_disk(self, zone: str, name: str) -> None:
         self._disks.pop((zone, name), None)
@@ -340,8 +320,8 @@ class Cloud:
             "id": str(number),
             "name": name,
             "creationTimestamp": "2026-11-24T02:00:00.000-08:00",
-            "zone": f"{_ROOT}projects/{PROJECT}/zones/{zone}",
-            "selfLink": f"{_ROOT}projects/{PROJECT}/zones/{zone}/{kind}/{name}",
+            "zone": f"{ROOT}projects/{PROJECT}/zones/{zone}",
+            "selfLink": f"{ROOT}projects/{PROJECT}/zones/{zone}/{kind}/{name}",
             **other,
         }
 
@@ -366,27 +346,3 @@ class Cloud:
         made = Operation(name, zone, kind, target, time.monotonic() + takes, effect, error)
         self.operations[name] = made
         return made
-
-
-def _type(name: str, zone: str) -> dict[str, Any]:
-    cpus, memory, arch, gpus = _TYPES[name]
-    found: dict[str, Any] = {"name": name, "guestCpus": cpus, "memoryMb": memory, "architecture": arch, "zone": zone}
-    if gpus:
-        found["accelerators"] = [{"guestAcceleratorType": "nvidia-l4", "guestAcceleratorCount": gpus}]
-    return found
-
-
-def _images() -> dict[str, dict[str, Any]]:
-    found = {}
-    for name, features, arch in (
-        ("podvm", _CONFIDENTIAL, "X86_64"),
-        ("podvm-bios", (), "X86_64"),
-        ("podvm-plain", ("UEFI_COMPATIBLE",), "X86_64"),
-        ("podvm-arm", ("UEFI_COMPATIBLE",), "ARM64"),
-    ):
-        path = f"projects/{PROJECT}/global/images/{name}"
-        types = [{"type": one} for one in features]
-        image = {"name": name, "status": "READY", "diskSizeGb": "20", "architecture": arch, "guestOsFeatures": types}
-        found[path] = {**image, "selfLink": f"{_ROOT}{path}"}
-    found[f"projects/{PROJECT}/global/images/family/podvm"] = found[f"projects/{PROJECT}/global/images/podvm"]
-    return found

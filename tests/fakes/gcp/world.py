@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from google.auth.compute_engine import _metadata
 from google.auth.credentials import CredentialsWithRegionalAccessBoundary
 
 import providers.gcp
@@ -59,6 +60,8 @@ async def world(folder: Path) -> AsyncIterator[World]:
     with Wire(google) as wire:
         try:
             made = World(folder, google, wire)
+            # The SDK reads where its metadata server is once, when it is imported.
+            _metadata._GCE_METADATA_HOST = wire.url.removeprefix("http://")
             yield made
             made.nothing_left()
         finally:
