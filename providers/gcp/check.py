@@ -3,47 +3,21 @@
 from collections.abc import Awaitable, Callable, Mapping
 
 from caa.config.load import Settings
+from caa.config.node import EXTERNAL_NETWORK_VIA_PODVM
 from caa.errors import Gone, Misconfigured
 from caa.model.instance import Finding, LaunchRequest
 from caa.provider import checks
 from caa.provider.capacity import Place
 from caa.provider.checks import PROBE, ok
-from caa.provider.rows import TAGS, USE_PUBLIC_IP
+from caa.provider.rows import given
+from providers.gcp import firewall, quota, rights, shapes, translate
 from providers.gcp import settings as rows
-from providers.gcp import shapes, translate
 from providers.gcp.client import Gce
 from providers.gcp.surroundings import Surroundings
 
 _WORDS = checks.TypeWords(
     "does not exist in our zones",
     "GCP_MACHINE_TYPE, GCP_INSTANCE_TYPES or FALLBACK_TYPES",
-)
-PERMISSIONS = (
-    "compute.disks.create",
-    "compute.disks.delete",
-    "compute.disks.get",
-    "compute.disks.list",
-    "compute.disks.setLabels",
-    "compute.disks.use",
-    "compute.images.get",
-    "compute.images.useReadOnly",
-    "compute.instances.create",
-    "compute.instances.delete",
-    "compute.instances.get",
-    "compute.instances.getSerialPortOutput",
-    "compute.instances.list",
-    "compute.instances.setLabels",
-    "compute.instances.setMetadata",
-    "compute.instances.setTags",
-    "compute.machineTypes.get",
-    "compute.machineTypes.list",
-    "compute.networks.get",
-    "compute.networks.getEffectiveFirewalls",
-    "compute.regions.get",
-    "compute.subnetworks.get",
-    "compute.subnetworks.use",
-    "compute.zoneOperations.get",
-    "compute.zones.get",
 )
 
 Plan = Callable[[LaunchRequest], Awaitable[tuple[translate.Plan, list[Place]]]]
@@ -52,34 +26,25 @@ Plan = Callable[[LaunchRequest], Awaitable[tuple[translate.Plan, list[Place]]]]
 async def findings(gce: Gce, around: Surroundings, *, values: Settings, plan: Plan) -> list[Finding]:
     """All findings. Credentials and permissions come first; without them nothing else is asked."""
     return await checks.in_turn(
-        ("permissions", lambda: _permissions(gce, values)),
-        ("image", lambda: _image(plan)),
+        (rights.SUBJECT, lambda: rights.project(gce, around, values=values)),
+        (rights.SUBJECT, lambda: rights.service_account(gce, values)),
+        ("tags", lambda: rights.tags(gce, around)),
+        ("image", lambda: _image(gce, plan)),
         ("instance types", lambda: _types(around, values)),
+        ("accelerators", lambda: _accelerators(gce, around, values=values)),
         ("subnetwork", lambda: _subnetworks(gce, around, values=values)),
         ("firewall", lambda: _firewall(gce, values)),
-        ("quota", lambda: _quota(gce, around)),
+        ("quota", lambda: _quota(gce, around, values=values)),
         page="gcp.md",
     )
 
 
-async def _permissions(gce: Gce, values: Settings) -> list[Finding]:
-    project, wanted = values[rows.PROJECT], [*PERMISSIONS]
-    if values[USE_PUBLIC_IP]:
-        wanted.append("compute.subnetworks.useExternalIp")
-    if values[TAGS]:
-        wanted += ["compute.instances.createTagBinding", "compute.disks.createTagBinding"]
-    reply = await gce.resource_manager(f"projects/{project}:testIamPermissions", body={"permissions": wanted})
-    missing = sorted(set(wanted) - set(reply.get("permissions") or ()))
-    if missing:
-        detail = f"the node's service account lacks {', '.join(missing)} in {project}"
-        return [checks.error("permissions", detail, remedy="give it the role that docs/providers/gcp.md lists")]
-    return [ok("permissions", f"all {len(wanted)} permissions are there in {project}")]
-
-
-async def _image(plan: Plan) -> list[Finding]:
+async def _image(gce: Gce, plan: Plan) -> list[Finding]:
     """The plan of a pod that asks for nothing proves image, architecture, TEE, zone and tags together."""
     made, places = await plan(PROBE)
-    return [ok("image", f"{made.image.path} is for {made.image.arch} and boots in {places[0]}, TEE {made.tee}")]
+    boot = "UEFI" if made.image.uefi else "BIOS"
+    told = f"{made.image.path} is for {made.image.arch}, {boot}, and boots in {places[0]}, TEE {made.tee}"
+    return [ok("image", told), await rights.image(gce, made.image.path)]
 
 
 async def _types(around: Surroundings, values: Settings) -> list[Finding]:
@@ -88,13 +53,34 @@ async def _types(around: Surroundings, values: Settings) -> list[Finding]:
     return checks.types(known, wanted, values=values, confidential=confidential, words=_WORDS)
 
 
+async def _accelerators(gce: Gce, around: Surroundings, *, values: Settings) -> list[Finding]:
+    models = sorted({model for model, _ in shapes.accelerators(values[rows.ACCELERATORS]).values()})
+    return [await _accelerator(gce, model, zone=zone) for model in models for zone in around.zones()]
+
+
+async def _accelerator(gce: Gce, model: str, *, zone: str) -> Finding:
+    try:
+        await gce.call("AcceleratorTypes", "get", zone=zone, accelerator_type=model)
+    except Gone:
+        told = f"{zone} has no {model}; no pod gets one there"
+        return checks.warning("accelerators", told, remedy="change GCP_ACCELERATORS, GCP_ZONE or FALLBACK_ZONES")
+    return ok("accelerators", f"{zone} has {model}")
+
+
 async def _subnetworks(gce: Gce, around: Surroundings, *, values: Settings) -> list[Finding]:
-    if not values[rows.SUBNETWORK]:
-        return [ok("subnetwork", "none is set; the network has to be of automatic mode")]
+    """Those of every zone's region; where none is named, the one that a network of automatic mode has there."""
+    named = [(values[rows.NETWORK], values[rows.SUBNETWORK])]
+    if given(values, EXTERNAL_NETWORK_VIA_PODVM):
+        named.append((values[rows.EXTERNAL_NETWORK], values[rows.EXTERNAL_SUBNETWORK]))
     paths = {
-        translate.subnetwork_path(values[rows.SUBNETWORK], values[rows.PROJECT], zone=one) for one in around.zones()
+        translate.subnetwork_of(network, subnetwork, project=values[rows.PROJECT], zone=zone)
+        for network, subnetwork in named
+        for zone in around.zones()
     }
-    return [await _subnetwork(gce, path) for path in sorted(paths)]
+    found = [
+        (await _subnetwork(gce, path), await rights.subnetwork(gce, path, values=values)) for path in sorted(paths)
+    ]
+    return [finding for pair in found for finding in pair]
 
 
 async def _subnetwork(gce: Gce, path: str) -> Finding:
@@ -104,7 +90,8 @@ async def _subnetwork(gce: Gce, path: str) -> Finding:
             "Subnetworks", "get", project=project, region=region, subnetwork=name, views="WITH_UTILIZATION"
         )
     except Gone as error:
-        raise Misconfigured(f"{error}; see GCP_SUBNETWORK") from error
+        told = "see GCP_SUBNETWORK, which only networks of automatic mode do without"
+        raise Misconfigured(f"{error}; {told}") from error
     free = _free(found)
     if free is None:
         return ok("subnetwork", f"{name} in {region} has the range {found.get('ipCidrRange', '')}")
@@ -126,39 +113,43 @@ async def _firewall(gce: Gce, values: Settings) -> list[Finding]:
         found = await gce.call("Networks", "get_effective_firewalls", project=project, network=name)
     except Gone as error:
         raise Misconfigured(f"{error}; see GCP_NETWORK") from error
-    unsure = bool(found.get("firewallPolicys"))
-    tags, rules = values[rows.NETWORK_TAGS], found.get("firewalls") or ()
+    tags = values[rows.NETWORK_TAGS]
+    machine = firewall.Machine(tags=frozenset(tags), account=values[rows.SERVICE_ACCOUNT])
 
-    def shut(port: str, what: str) -> Finding:
-        detail = f"no rule of the network {name} lets {port} in, which is {what}"
-        remedy = f"allow {port} from the nodes, for the tags of GCP_NETWORK_TAGS or for all"
-        if unsure:
-            return checks.warning("firewall", f"{detail}; a firewall policy may", remedy=remedy)
-        return checks.error("firewall", detail, remedy=remedy)
+    def said(protocol: str, port: int) -> firewall.Verdict:
+        return firewall.verdict(found, machine, protocol=protocol, port=port)
 
-    return checks.ports(
-        "firewall",
-        values,
-        lets_in=lambda protocol, port: shapes.lets_in(rules, protocol, port=port, tags=tags),
-        told=shut,
-    )
+    def shut(wanted: str, what: str) -> Finding:
+        protocol, _, port = wanted.partition(" ")
+        return _shut(wanted, what, rule=said(protocol, int(port)).rule)
+
+    return checks.ports("firewall", values, lets_in=lambda *wanted: said(*wanted).open, told=shut)
 
 
-async def _quota(gce: Gce, around: Surroundings) -> list[Finding]:
-    regions = sorted({one.rpartition("-")[0] for one in around.zones()})
-    return [await _quota_of(gce, region) for region in regions]
+def _shut(wanted: str, what: str, *, rule: str) -> Finding:
+    why = f"the rule {rule} keeps {wanted} out" if rule else f"no rule of the network lets {wanted} in"
+    remedy = f"allow {wanted} from the nodes, for the tags of GCP_NETWORK_TAGS or for all"
+    return checks.error("firewall", f"{why}, which is {what}", remedy=remedy)
 
 
-async def _quota_of(gce: Gce, region: str) -> Finding:
-    found = await gce.call("Regions", "get", region=region)
-    quotas = {str(one.get("metric")): one for one in found.get("quotas") or ()}
-    left = {
-        metric: float(quotas[metric].get("limit", 0)) - float(quotas[metric].get("usage", 0))
-        for metric in ("INSTANCES", "CPUS")
-        if metric in quotas
-    }
-    told = ", ".join(f"{number:g} {metric}" for metric, number in left.items()) or "nothing about instances"
-    remedy = "ask Google to raise the project's quota in this region"
-    return checks.left(
-        "quota", f"left in {region}: {told}", count=min(left.values(), default=checks.FEW), remedy=remedy
-    )
+async def _quota(gce: Gce, around: Surroundings, *, values: Settings) -> list[Finding]:
+    known = {one.name: one for one in await around.catalogue.types()}
+    kind = known.get(values[rows.MACHINE_TYPE])
+    if kind is None:
+        return []  # the finding about types tells
+    image = await around.image(values[rows.IMAGE])
+    needed = quota.needs(values, kind, root_gib=max(values[rows.ROOT_SIZE], image.size))
+    regions = dict.fromkeys(one.rpartition("-")[0] for one in around.zones())
+    rooms = {region: quota.left(await gce.call("Regions", "get", region=region), needed) for region in regions}
+    full = all(room and not min(room.values()) for room in rooms.values())
+    return [_quota_of(region, room, kind=kind.name, full=full) for region, room in rooms.items()]
+
+
+def _quota_of(region: str, room: Mapping[str, int], *, kind: str, full: bool) -> Finding:
+    if not room:
+        return ok("quota", f"{region} tells no quota of {kind}")
+    metric, count = min(room.items(), key=lambda one: one[1])
+    told = f"the quotas of {region} have room for {count} more pod VMs of {kind}; the least is {metric}"
+    remedy = f"ask Google to raise {metric} in {region}, or name zones of other regions in FALLBACK_ZONES"
+    # Where another region has room, one without it ends no pod.
+    return checks.left("quota", told, count=count if full else max(count, 1), remedy=remedy)

@@ -246,10 +246,17 @@ def of_rest(name: str, answer: Any) -> ProviderError:
     """Our error for a refused call of `requests`."""
     try:
         told = answer.json()["error"]
-        words, reason = str(told.get("message", "")), str((told.get("errors") or [{}])[0].get("reason", ""))
+        words, reason = str(told.get("message", "")), _reason(told)
     except (ValueError, KeyError, TypeError, AttributeError):
         words, reason = "no error that Google's API writes", ""
     return _classified(name, answer.status_code, reason=reason, words=words, headers=answer.headers)
+
+
+def _reason(told: Reply) -> str:
+    """The cloud's code: of the first error, or of the details that its newer APIs write."""
+    if errors := told.get("errors"):
+        return str(errors[0].get("reason", ""))
+    return next((str(one["reason"]) for one in told.get("details") or () if one.get("reason")), "")
 
 
 def of_sdk(name: str, error: Exception) -> ProviderError:

@@ -7,9 +7,12 @@ from types import MappingProxyType
 
 from caa.provider.capacity import ErrorCodes
 
+DENIED = ("forbidden", "IAM_PERMISSION_DENIED")
 EXISTS = ("alreadyExists", "RESOURCE_ALREADY_EXISTS")
 
 _RIGHTS = "give the node's service account the role that docs/providers/gcp.md lists"
+_ENABLE = "enable this API in GCP_PROJECT_ID: compute.googleapis.com, cloudresourcemanager.googleapis.com"
+_SCOPE = "give the node the scope cloud-platform, or set GCP_CREDENTIALS"
 _KEYS = (
     "check GCP_CREDENTIALS, or what Google's own chain finds (GOOGLE_APPLICATION_CREDENTIALS, GKE workload identity, "
     "the node's service account), and the node's clock"
@@ -41,7 +44,16 @@ CODES = ErrorCodes(
         {"backendError", "internalError", "INTERNAL_ERROR", "resourceNotReady", "RESOURCE_NOT_READY", "UNAVAILABLE"}
     ),
     unauthorised=frozenset(
-        {"authError", "required", "forbidden", "accessNotConfigured", "PERMISSIONS_ERROR", "insufficientPermissions"}
+        {
+            "authError",
+            "required",
+            "accessNotConfigured",
+            "SERVICE_DISABLED",
+            "PERMISSIONS_ERROR",
+            "insufficientPermissions",
+            "ACCESS_TOKEN_SCOPE_INSUFFICIENT",
+            *DENIED,
+        }
     ),
     misconfigured=frozenset(
         {"RESOURCE_NOT_FOUND", "UNSUPPORTED_OPERATION", "INVALID_USAGE", "conditionNotMet", "resourceNotFound"}
@@ -64,7 +76,10 @@ CODES = ErrorCodes(
             "forbidden": _RIGHTS,
             "insufficientPermissions": _RIGHTS,
             "PERMISSIONS_ERROR": _RIGHTS,
-            "accessNotConfigured": "enable the Compute Engine API in GCP_PROJECT_ID",
+            "IAM_PERMISSION_DENIED": _RIGHTS,
+            "ACCESS_TOKEN_SCOPE_INSUFFICIENT": _SCOPE,
+            "accessNotConfigured": _ENABLE,
+            "SERVICE_DISABLED": _ENABLE,
             "authError": _KEYS,
             "required": _KEYS,
             "ZONE_RESOURCE_POOL_EXHAUSTED": _PLACES,

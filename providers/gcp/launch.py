@@ -60,12 +60,14 @@ class Fleet:
             await self.remove(name)
         return living[0] if living else None
 
-    async def ready(self, plan: translate.Plan) -> Instance:
-        """The instance, as soon as it runs and has an address."""
+    async def ready(self, plan: translate.Plan, seen: list[shapes.Reply] | None = None) -> Instance:
+        """The instance, as soon as it runs and has an address. `seen` is what was just seen of it."""
         public, name = plan.settings[USE_PUBLIC_IP], plan.request.name
+        first = [seen] if seen else []
 
         async def look() -> Instance | None:
-            found = next((one for one in await self.see(name) or () if _belongs(one, plan)), None)
+            instances = first.pop() if first else await self.see(name)
+            found = next((one for one in instances or () if _belongs(one, plan)), None)
             if found is not None and shapes.state(found) is InstanceState.STOPPED:
                 told = found.get("statusMessage") or f"it is {found.get('status')}"
                 raise ProviderError(f"the instance {name} ended before it was ready; Compute Engine says: {told}")
@@ -118,8 +120,8 @@ class Fleet:
                 attempt.ended = True
                 if error := failed("Instances.insert", done):
                     raise error
-            if operation == "" or await self._seen(plan.request.name):
-                return await self.ready(plan)
+            if operation == "" or (found := await self._seen(plan.request.name)):
+                return await self.ready(plan, found if operation else None)
         raise ProviderError(f"{plan.request.name} was made and removed {_GENERATIONS} times: stop and start the pod")
 
     async def _insert(self, plan: translate.Plan, place: Place, *, generation: int, attempt: _Attempt) -> str:
@@ -160,13 +162,13 @@ class Fleet:
         except ProviderUnavailable as error:
             raise ProviderUnavailable(f"{error}; {lost[0]}") from error
 
-    async def _seen(self, name: str) -> bool:
-        """Whether the instance of a finished operation exists: a repeated request id tells of one long gone."""
+    async def _seen(self, name: str) -> list[shapes.Reply]:
+        """The instance of a finished operation; empty when it is gone: a repeated request id tells of one of before."""
         for _ in range(self._waits.looks):
-            if await self.see(name):
-                return True
+            if found := await self.see(name):
+                return found
             await self._clock.sleep(self._waits.poll / 4)
-        return False
+        return []
 
     async def _undo(self, plan: translate.Plan, attempt: _Attempt) -> None:
         """Remove what was made; after a lost answer a new instance may stay unseen for some seconds."""

@@ -32,7 +32,7 @@ from providers.gcp import check, shapes, translate
 from providers.gcp import settings as rows
 from providers.gcp.client import Gce
 from providers.gcp.launch import Fleet
-from providers.gcp.surroundings import Surroundings, Waits, volume_places
+from providers.gcp.surroundings import Surroundings, Waits
 
 _USER_DATA_LIMIT = 262144  # bytes of a metadata value: Compute Engine, "About VM metadata"
 _DISK = re.compile(rf"disk/[a-z0-9-]+/({translate.NAME_PATTERN})")
@@ -57,6 +57,7 @@ class GcpProvider:
         self._gce = means.gce
         self._around = means.around
         self._pacing = means.pacing
+        self._clock, self._waits = means.clock, means.waits
         self._fleet = Fleet(means.gce, means.clock, waits=means.waits)
         self._full = FullPlaces(values[FULL_FOR], means.clock.now)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -85,9 +86,9 @@ class GcpProvider:
         """Find the instance of this name, or make it in the first place that has room."""
         async with self._lock(f"create {request.name}"), self._pacing.creating():
             plan, candidates = await self.plan(request)
-            if await self._fleet.existing(plan):
-                return await self._fleet.ready(plan)
-            await self._around.refuse_busy(request.volumes)
+            if found := await self._fleet.existing(plan):
+                return await self._fleet.ready(plan, [found])
+            await self._free(request)
             return await first_with_room(candidates, lambda place: self._fleet.launch(plan, place), full=self._full)
 
     async def delete(self, instance: InstanceId) -> None:
@@ -141,7 +142,7 @@ class GcpProvider:
         """Check the request and decide everything, before anything is made or paid for."""
         refuse_name(request.name, pattern=translate.NAME_PATTERN, limit=self.capabilities.name_limit)
         refuse_user_data(request, self.capabilities)
-        translate.refuse_volumes(request.volumes)
+        translate.refuse_volumes(request.volumes, confidential=not self._values[rows.DISABLE_CVM])
         image, types, tags = await asyncio.gather(
             self._image(request), self._around.catalogue.types(), self._around.tags()
         )
@@ -160,6 +161,10 @@ class GcpProvider:
         candidates = await self._places(plan, kinds, types=found)
         translate.body(plan, candidates[0])  # what it has against the settings is told before a place is tried
         return plan, candidates
+
+    async def _free(self, request: LaunchRequest) -> None:
+        limit, every = self._waits.volume, self._waits.poll
+        await self._around.volumes_free(request.volumes, clock=self._clock, limit=limit, every=every)
 
     async def _image(self, request: LaunchRequest) -> shapes.Image:
         default = self._values[rows.IMAGE]
@@ -183,12 +188,7 @@ class GcpProvider:
     async def _places(
         self, plan: translate.Plan, kinds: Sequence[str], *, types: dict[str, InstanceType]
     ) -> list[Place]:
-        zones = [one for one in self._around.zones() if volume_places(plan.request.volumes, one)]
-        if not zones:
-            raise InvalidRequest(
-                f"no zone of ours has the pod's volumes ({', '.join(plan.request.volumes)}): name theirs in GCP_ZONE "
-                "or FALLBACK_ZONES, or bind the claim to the node's zone"
-            )
+        zones = await self._around.volume_zones(plan.request.volumes)
         if plan.tee is Tee.SNP:
             known = await asyncio.gather(*(self._around.platforms(one) for one in zones))
             zones = [one for one, cpus in zip(zones, known, strict=True) if "AMD Milan" in cpus]

@@ -157,6 +157,17 @@ def left_disk(found: Reply) -> Instance:
     )
 
 
+def zones_of_disk(found: Reply) -> frozenset[str]:
+    """The zones in which a disk can be attached: its own, or those of its replicas."""
+    places = found.get("replicaZones") or [found.get("zone", "")]
+    return frozenset(str(one).rpartition("/")[2] for one in places)
+
+
+def is_shared(found: Reply) -> bool:
+    """Whether several instances may have the disk at once."""
+    return bool(found.get("multiWriter")) or found.get("accessMode") == "READ_WRITE_MANY"
+
+
 def operation(found: Reply) -> str:
     """The name of an operation. Raises `ProviderUnavailable` for what is none."""
     name = str(found.get("name", ""))
@@ -169,30 +180,6 @@ def path_of(text: str) -> str:
     """`projects/...` of a URL or path; "" where there is none."""
     at = text.find("projects/")
     return text[at:] if at >= 0 else ""
-
-
-def lets_in(firewalls: Iterable[Reply], protocol: str, *, port: int, tags: Iterable[str]) -> bool:
-    """Whether a rule lets this port in to a pod VM with these network tags."""
-    mine = set(tags)
-    return any(
-        _allows(one, protocol, port=port)
-        for one in firewalls
-        if one.get("direction", "INGRESS") == "INGRESS"
-        and not one.get("disabled")
-        and not one.get("targetServiceAccounts")
-        and (not one.get("targetTags") or mine & set(one["targetTags"]))
-    )
-
-
-def _allows(rule: Reply, protocol: str, *, port: int) -> bool:
-    number = {"tcp": "6", "udp": "17"}[protocol]
-    for one in rule.get("allowed") or ():
-        if str(one.get("IPProtocol", "")).lower() not in ("all", protocol, number):
-            continue
-        ports = one.get("ports") or ["0-65535"]
-        if any(int(low) <= port <= int(high or low) for low, _, high in (text.partition("-") for text in ports)):
-            return True
-    return False
 
 
 def _nic(found: Reply) -> Nic:

@@ -1,25 +1,28 @@
 """What is asked once and kept: the catalogue, images, CPU platforms of zones, resource-manager tags."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from caa.config.load import Settings
-from caa.errors import CredentialsError, Gone, InvalidRequest, Misconfigured
+from caa.errors import CredentialsError, Gone, InvalidRequest, Misconfigured, ProviderUnavailable
 from caa.model.instance import InstanceType
 from caa.provider.catalogue import Catalogue, Shelf
 from caa.provider.clock import Clock
 from caa.provider.requests import IMAGE_ANNOTATION
 from caa.provider.rows import CATALOGUE_DIR, CATALOGUE_TTL, FALLBACK_TYPES, FALLBACK_ZONES, TAGS
+from caa.provider.waiting import until
 from providers.gcp import settings as rows
 from providers.gcp import shapes
 from providers.gcp.client import Gce
+from providers.gcp.codes import DENIED
 from providers.gcp.translate import image_path, quoted
 
 T = TypeVar("T")
 
 _KEPT = 300.0  # seconds that images, platforms and tags are believed
+_ZONES = "see GCP_ZONE and FALLBACK_ZONES"
 _BATCH = 50  # names in a filter; a URL may not get too long
 
 
@@ -32,6 +35,7 @@ class Waits:
     running: float = 300.0
     address: float = 120.0
     gone: float = 300.0
+    volume: float = 120.0  # until a disk is free that its pod's last VM had
     undo: float = 120.0
     looks: int = 10  # for what a lost answer may have made
     read_timeout: float = 30.0
@@ -85,7 +89,10 @@ class Surroundings:
 
     async def fetch_types(self, names: Sequence[str], zones: Sequence[str]) -> Sequence[InstanceType]:
         """The types that exist in our zones; unknown ones are left out, `check` names them."""
-        by_zone = await asyncio.gather(*(self._types_of_zone(names, zone) for zone in zones))
+        try:
+            by_zone = await asyncio.gather(*(self._types_of_zone(names, zone) for zone in zones))
+        except Gone as error:
+            raise Misconfigured(f"{error}; {_ZONES}") from error
         found: dict[str, shapes.Reply] = {}
         where: dict[str, list[str]] = {}
         for zone, lines in zip(zones, by_zone, strict=True):
@@ -108,9 +115,53 @@ class Surroundings:
         wanted = [f"{key}={value}" for key, value in self._values[TAGS].items()]
         return dict(await asyncio.gather(*(self._tags.get(one) for one in wanted)))
 
-    async def refuse_busy(self, volumes: Sequence[str]) -> None:
-        """Raise `InvalidRequest` when one of the disks cannot be attached now."""
-        await asyncio.gather(*(self._refuse_busy(one) for one in volumes))
+    async def volume_zones(self, volumes: Sequence[str]) -> list[str]:
+        """Our zones in which all these disks can be attached. A regional disk is asked for its two.
+
+        Raises `InvalidRequest` when there is none."""
+        paths = [shapes.path_of(one) for one in volumes]
+        where = await asyncio.gather(*(self._zones_of(one) for one in paths))
+        found = [one for one in self.zones() if all(one in places for places in where)]
+        if not found:
+            told = ", ".join(f"{one} in {' and '.join(sorted(at))}" for one, at in zip(paths, where, strict=True))
+            raise InvalidRequest(
+                f"no zone of ours has all of the pod's volumes ({told}): name theirs in GCP_ZONE or FALLBACK_ZONES, or "
+                "bind the claim to the node's zone"
+            )
+        return found
+
+    async def volumes_free(self, volumes: Sequence[str], *, clock: Clock, limit: float, every: float) -> None:
+        """Return when all disks can be attached: one may still be at the pod VM that its pod had before.
+
+        Raises `InvalidRequest` for what will never be, `ProviderUnavailable` after `limit` seconds."""
+        users: dict[str, str] = {}
+
+        async def look(path: str) -> bool | None:
+            found = await self._disk(path)
+            users[path] = _busy(found, path)
+            return True if not users[path] else None
+
+        async def wait(path: str) -> None:
+            what = f"the volume {path} is free"
+            try:
+                await until(lambda: look(path), clock=clock, limit=limit, every=every, what=what)
+            except ProviderUnavailable as error:
+                raise ProviderUnavailable(f"{error}; {users.get(path) or 'it could not be seen'}") from error
+
+        await asyncio.gather(*(wait(shapes.path_of(one)) for one in volumes))
+
+    async def _zones_of(self, path: str) -> frozenset[str]:
+        where = path.split("/")
+        return frozenset({where[3]}) if where[2] == "zones" else shapes.zones_of_disk(await self._disk(path))
+
+    async def _disk(self, path: str) -> shapes.Reply:
+        _, project, scope, where, _, name = path.split("/")
+        service, key = ("RegionDisks", "region") if scope == "regions" else ("Disks", "zone")
+        place: dict[str, Any] = {key: where}
+        try:
+            return await self._gce.call(service, "get", project=project, disk=name, **place)
+        except Gone as error:
+            raise InvalidRequest(f"{error}; the volume behind the pod's claim does not exist") from error
 
     async def _types_of_zone(self, names: Sequence[str], zone: str) -> list[shapes.Reply]:
         found: list[shapes.Reply] = []
@@ -145,7 +196,7 @@ class Surroundings:
         try:
             found = await self._gce.call("Zones", "get", zone=zone)
         except Gone as error:
-            raise Misconfigured(f"{error}; see GCP_ZONE and FALLBACK_ZONES") from error
+            raise Misconfigured(f"{error}; {_ZONES}") from error
         return frozenset(map(str, found.get("availableCpuPlatforms") or ()))
 
     async def _fetch_tag(self, written: str) -> tuple[str, str]:
@@ -156,25 +207,21 @@ class Surroundings:
         try:
             found = await self._gce.resource_manager("tagValues/namespaced", name=name)
         except (Gone, CredentialsError) as error:
+            if isinstance(error, CredentialsError) and not str(error).startswith(DENIED):
+                raise  # no token at all, which no tag helps
             raise Misconfigured(
                 f"{error}; TAGS names the resource-manager tag {name}: make it, or take it out of TAGS, or give "
                 "the node's service account roles/resourcemanager.tagUser"
             ) from error
         return str(found.get("parent", "")), str(found.get("name", ""))
 
-    async def _refuse_busy(self, path: str) -> None:
-        parts = shapes.path_of(path).split("/")
-        regional = parts[2] == "regions"
-        where: dict[str, Any] = {"region": parts[3]} if regional else {"zone": parts[3]}
-        try:
-            service = "RegionDisks" if regional else "Disks"
-            found = await self._gce.call(service, "get", project=parts[1], disk=parts[5], **where)
-        except Gone as error:
-            raise InvalidRequest(f"{error}; the volume behind the pod's claim does not exist") from error
-        if found.get("status", "READY") != "READY" or found.get("users"):
-            raise InvalidRequest(f"the volume {path} of the pod is attached elsewhere or not ready: wait, or free it")
 
-
-def volume_places(volumes: Iterable[str], zone: str) -> bool:
-    """Whether disks at these paths can be attached in this zone."""
-    return all(shapes.path_of(one).split("/")[3] in (zone, zone.rpartition("-")[0]) for one in volumes)
+def _busy(found: shapes.Reply, path: str) -> str:
+    """Why a disk cannot be attached now; "" when it can. Raises `InvalidRequest` when it never will."""
+    status = str(found.get("status", "READY"))
+    if status in ("FAILED", "DELETING", "UNAVAILABLE"):
+        raise InvalidRequest(f"the volume {path} of the pod is {status}: bind the claim to another one")
+    if status != "READY":
+        return f"it is {status}; wait, or see the volume's claim"
+    users = ", ".join(str(one).rpartition("/")[2] for one in found.get("users") or ())
+    return f"it is attached to {users}; end that, or detach it" if users and not shapes.is_shared(found) else ""

@@ -24,6 +24,7 @@ VOLUME_PATTERN = rf"/?projects/[a-z0-9.:-]+/(?:zones|regions)/[a-z0-9-]+/disks/{
 
 _NAMESPACE = uuid.UUID("6f1a3a0e-6d4b-5a53-9b53-0d8c8ee1c8d1")  # of our request ids
 _MOST_VOLUMES = 127  # Compute Engine, "Disk limits": 128 with the root disk
+_MOST_CONFIDENTIAL = 39  # Confidential VM, "Limitations": 40 with the root disk
 _CONFIDENTIAL: Mapping[Tee, str] = {Tee.SEV: "SEV", Tee.SNP: "SEV_SNP", Tee.TDX: "TDX"}
 _BY_NAME: Mapping[str, Tee] = {name: tee for tee, name in _CONFIDENTIAL.items()}
 _HYPERDISK = frozenset({"c4", "c4a", "c4d", "n4", "n4a", "n4d", "g4", "a4", "m4", "x4", "z4", "h4d"})
@@ -161,6 +162,13 @@ def subnetwork_path(text: str, project: str, *, zone: str) -> str:
     return path
 
 
+def subnetwork_of(network: str, subnetwork: str, *, project: str, zone: str) -> str:
+    """The path of the subnetwork that an interface gets. A network of automatic mode has one of its own name in every
+    region ("VPC networks", "Auto mode"). Raises as `subnetwork_path`."""
+    _, owner, _, _, name = network_path(network, project).split("/")
+    return subnetwork_path(subnetwork or name, project if subnetwork else owner, zone=zone)
+
+
 def image_path(text: str, project: str) -> str:
     """`projects/P/global/images/I` of whatever form the image is named in."""
     return path_of(text) or f"projects/{project}/global/images/{text.strip('/')}"
@@ -193,12 +201,13 @@ def refuse_unfit(image: Image, arch: Arch, *, tee: Tee) -> None:
         )
 
 
-def refuse_volumes(volumes: Sequence[str]) -> None:
+def refuse_volumes(volumes: Sequence[str], *, confidential: bool) -> None:
     """Raise `InvalidRequest` unless they are disks of this cloud, each once and not too many."""
     if bad := [one for one in volumes if not re.fullmatch(VOLUME_PATTERN, one)]:
         raise InvalidRequest(f"the volume {bad[0][:120]!r} is no disk of Compute Engine (projects/P/zones/Z/disks/D)")
-    if len(volumes) > _MOST_VOLUMES or len(set(volumes)) != len(volumes):
-        raise InvalidRequest(f"the pod has {len(volumes)} volumes: each once, at most {_MOST_VOLUMES}, are possible")
+    most = _MOST_CONFIDENTIAL if confidential else _MOST_VOLUMES
+    if len(volumes) > most or len({path_of(one) for one in volumes}) != len(volumes):
+        raise InvalidRequest(f"the pod has {len(volumes)} volumes: each once, at most {most}, are possible")
 
 
 def quoted(key: str, value: str) -> str:

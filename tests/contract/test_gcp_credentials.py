@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from caa.errors import CredentialsError
 from caa.model.instance import Severity
 from tests.fakes.gcp.identity import aws_federation_file, federation_file, key_file
 from tests.fakes.gcp.world import World, launch, world
@@ -133,4 +134,13 @@ async def test_none_at_all_is_told(gcp: World) -> None:
     (found,) = await one.check()
     assert (found.severity, found.subject) == (Severity.ERROR, "permissions")
     assert "set GCP_CREDENTIALS, or give the node" in found.detail
+    await one.close()
+
+
+async def test_a_withdrawn_key_is_told_and_not_shown(gcp: World) -> None:
+    one = gcp.make()
+    gcp.google.identity.keys = set()
+    with pytest.raises(CredentialsError, match="GCP_CREDENTIALS") as caught:
+        await one.create(launch())
+    assert "PRIVATE KEY" not in str(caught.value)
     await one.close()

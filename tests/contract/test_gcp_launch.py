@@ -9,7 +9,7 @@ import pytest
 
 from caa.errors import ConfigError, InvalidRequest, Misconfigured, ProviderError
 from caa.model.ids import InstanceId
-from caa.model.instance import Severity, Sizing
+from caa.model.instance import Sizing
 from caa.provider.choose import choose
 from tests.fakes.faults import ALWAYS, Fault
 from tests.fakes.gcp.world import OWNER, World, launch, world
@@ -302,48 +302,3 @@ class TestAcceptance:
         await driver.delete(made.id)
         gcp.cloud.ledger.remove("disk", "europe-west3-a/podvm-web-0a1b2c3d")
         await driver.close()
-
-
-class TestCheck:
-    """Each finding says what to change."""
-
-    async def findings(self, gcp: World, **settings: str) -> str:
-        driver = gcp.make(**settings)
-        found = [one for one in await driver.check() if one.severity is not Severity.OK]
-        await driver.close()
-        return "; ".join(f"{one.severity} {one.subject}: {one.detail} -> {one.remedy}" for one in found)
-
-    async def test_a_missing_permission(self, gcp: World) -> None:
-        gcp.google.role.listed.discard("compute.instances.delete")
-        assert "lacks compute.instances.delete in demo-project" in await self.findings(gcp)
-
-    async def test_a_firewall_that_lets_nothing_in(self, gcp: World) -> None:
-        gcp.cloud.firewalls.clear()
-        told = await self.findings(gcp)
-        assert "lets tcp 15150 in" in told
-        assert "GCP_NETWORK_TAGS" in told
-
-    async def test_few_addresses_and_wrong_names(self, gcp: World) -> None:
-        gcp.cloud.free_addresses = 3
-        assert "3 free addresses" in await self.findings(gcp)
-        assert "see GCP_SUBNETWORK" in await self.findings(gcp, GCP_SUBNETWORK="nowhere")
-        assert "see GCP_NETWORK" in await self.findings(gcp, GCP_NETWORK="nowhere")
-        assert "t9-huge does not exist" in await self.findings(gcp, GCP_INSTANCE_TYPES="t9-huge")
-
-
-async def test_the_role_of_the_page_is_used_to_the_last_line(gcp: World) -> None:
-    """What the page lists and nothing needs would be a privilege too many."""
-    settings = {"USE_PUBLIC_IP": "true", "TAGS": "team=blue", "GCP_NETWORK_TAGS": "podvm"}
-    driver = gcp.make(**settings, PODVM_IMAGE_NAME="projects/demo-project/global/images/family/podvm")
-    volume = gcp.cloud.make_disk("europe-west3-a", "pvc-1")
-    made = await driver.create(launch(volumes=(volume,), image="podvm"))
-    await driver.console(made.id)
-    await driver.check()
-    await driver.delete(made.id)
-    gcp.cloud.half_made = True
-    gcp.google.faults.full = {("", "")}
-    with pytest.raises(ProviderError):
-        await driver.create(launch())
-    await driver.close()
-    unused = gcp.google.role.listed - gcp.google.role.used
-    assert unused <= {"compute.instances.get", "compute.machineTypes.get", "compute.instances.setServiceAccount"}

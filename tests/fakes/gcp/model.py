@@ -132,7 +132,7 @@ class Cloud(Land):
                     return
                 self.ledger.remove("instance", f"{zone}/{name}")
                 for one in found["disks"]:
-                    self._disk_at(one["source"])["users"] = []
+                    self._disk_at(one["source"])["users"].remove(name)
                     if one["autoDelete"]:
                         self._drop_disk(zone, one["source"].rpartition("/")[2])
 
@@ -242,7 +242,7 @@ class Cloud(Land):
             where = found.get("replicaZones") or [found["zone"]]
             if zone not in [place.rpartition("/")[2] for place in where]:
                 raise invalid("resource.disks", f"the disk '{one['source']}' is not in {zone}")
-            if found["users"]:
+            if found["users"] and found.get("accessMode") != "READ_WRITE_MANY":
                 raise Refused(400, "resourceInUseByAnotherResource", f"The disk '{one['source']}' is already in use")
 
     def _made(self, zone: str, body: dict[str, Any], image: Mapping[str, Any]) -> Operation:
@@ -251,7 +251,7 @@ class Cloud(Land):
         sources = [f"projects/{PROJECT}/zones/{zone}/disks/{name}", *(one["source"] for one in body["disks"][1:])]
         disks = [{**one, "source": path} for one, path in zip(body["disks"], sources, strict=True)]
         for path in sources[1:]:
-            self._disk_at(path)["users"] = [name]
+            self._disk_at(path)["users"].append(name)
         made = {**body, **self._resource("instances", zone, name, status="PROVISIONING", disks=disks)}
         made["networkInterfaces"] = [self._nic(one) for one in body["networkInterfaces"]]
         self._instances[zone, name] = made

@@ -5,7 +5,6 @@ import pytest
 from caa.errors import ConfigError, InvalidRequest, Misconfigured
 from caa.model.instance import InstanceState, Tee
 from providers.gcp import shapes, translate
-from providers.gcp.surroundings import volume_places
 
 
 @pytest.mark.parametrize(
@@ -44,26 +43,6 @@ def test_only_what_the_cloud_says_ends_a_pod(status: str, state: InstanceState) 
     assert shapes.state({"status": status}) is state
 
 
-@pytest.mark.parametrize(
-    ("rule", "open_"),
-    [
-        ({"allowed": [{"IPProtocol": "tcp", "ports": ["15150"]}]}, True),
-        ({"allowed": [{"IPProtocol": "tcp", "ports": ["15000-16000"]}]}, True),
-        ({"allowed": [{"IPProtocol": "tcp"}]}, True),
-        ({"allowed": [{"IPProtocol": "all"}]}, True),
-        ({"allowed": [{"IPProtocol": "udp", "ports": ["15150"]}]}, False),
-        ({"allowed": [{"IPProtocol": "tcp", "ports": ["22"]}]}, False),
-        ({"allowed": [{"IPProtocol": "all"}], "disabled": True}, False),
-        ({"allowed": [{"IPProtocol": "all"}], "direction": "EGRESS"}, False),
-        ({"allowed": [{"IPProtocol": "all"}], "targetTags": ["podvm"]}, True),
-        ({"allowed": [{"IPProtocol": "all"}], "targetTags": ["web"]}, False),
-        ({"denied": [{"IPProtocol": "all"}]}, False),
-    ],
-)
-def test_firewall_rules(rule: dict[str, object], open_: bool) -> None:
-    assert shapes.lets_in([rule], "tcp", port=15150, tags=["podvm"]) is open_
-
-
 def test_accelerators() -> None:
     assert shapes.accelerators({"a": "nvidia-l4", "b": "nvidia-tesla-t4:4"}) == {
         "a": ("nvidia-l4", 1),
@@ -85,12 +64,14 @@ def test_paths_of_networks_and_images() -> None:
 
 def test_volumes() -> None:
     zonal, regional = "projects/p-1/zones/us-east1-b/disks/d", "projects/p-1/regions/us-east1/disks/d"
-    translate.refuse_volumes([zonal, regional])
-    assert volume_places([zonal, regional], "us-east1-b")
-    assert not volume_places([zonal, regional], "us-east1-c")
-    for bad in (["vol-1"], [zonal, zonal], ["projects/p-1/zones/z/disks/../x"]):
+    translate.refuse_volumes([zonal, regional], confidential=True)
+    for bad in (["vol-1"], [zonal, zonal], [zonal, f"/{zonal}"], ["projects/p-1/zones/z/disks/../x"]):
         with pytest.raises(InvalidRequest):
-            translate.refuse_volumes(bad)
+            translate.refuse_volumes(bad, confidential=True)
+    many = [f"{zonal}{number}" for number in range(40)]
+    translate.refuse_volumes(many, confidential=False)
+    with pytest.raises(InvalidRequest, match="at most 39"):
+        translate.refuse_volumes(many, confidential=True)
 
 
 def test_filters() -> None:
