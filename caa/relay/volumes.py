@@ -49,10 +49,12 @@ def _members(mounts: Sequence[bytes], volumes: Sequence[tuple[str, str]]) -> lis
     found = []
     for number, (path, fields) in enumerate(volumes):
         source = path.encode()
-        places = [last_bytes(mount, 1) for mount in mounts if _comes_from(last_bytes(mount, 2), source)]
+        places = [mount for mount in mounts if _comes_from(last_bytes(mount, 2), source)]
         if places:
-            # The guest looks for the mount point among destinations, and among sources, where it stands for several.
-            point = places[0] if len(places) == 1 else source
+            # The guest looks for the mount point among destinations, for which all of the volume is meant, and among
+            # sources, where it stands for several mounts, and for what is below it.
+            plain = len(places) == 1 and last_bytes(places[0], 2) == source
+            point = last_bytes(places[0], 1) if plain else source
             found.append(f'"vol-{number}":{{"mount_point":{quoted(_text(point))},{fields[1:]}')
     return found
 

@@ -110,6 +110,15 @@ def test_both_mounts_of_one_volume_are_moved_in_the_guest() -> None:
     assert sources == ["/run/cloud-volumes/vol-0", "/run/cloud-volumes/vol-0/sub"]
 
 
+def test_a_folder_of_a_volume_stays_one() -> None:
+    """A subPath: the container must not see the rest of the volume."""
+    payload = volumes.annotated(request(("/data", "/volumes/a/mount/sub")), TOLD)
+    (found,) = attach.parse(rewrites.cloud_volumes(payload).decode())
+    moved = rewrites.move_binds(payload, [(found.mount_point.encode(), b"/run/cloud-volumes/vol-0")])
+    (mount,) = agent.CreateContainerRequest.FromString(moved).OCI.Mounts
+    assert (mount.destination, mount.source) == ("/data", "/run/cloud-volumes/vol-0/sub")
+
+
 def test_a_request_without_a_spec_is_the_agents_to_refuse() -> None:
     assert volumes.annotated(b"", TOLD) == b""
 
