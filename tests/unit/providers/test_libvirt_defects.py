@@ -102,7 +102,7 @@ DEFECTS: Mapping[str, tuple[str, ...]] = {
     ),
     "0: volumes are silently ignored": (
         f"{DATA}::test_data_volumes",
-        "e2e/test_volumes.py::test_a_disk_is_attached_mounted_and_kept",
+        "e2e/libvirt/test_volumes.py::test_a_disk_is_attached_mounted_and_kept",
         "unit/sandbox/test_volumes.py::test_defect_a_driver_without_volumes_starts_a_pod_without_its_disk",
     ),
     "0: numbers that are none count as 0": (f"{TRANSLATE}::test_types_that_are_none", f"{TRANSLATE}::test_sizes"),
