@@ -136,6 +136,7 @@ class LibvirtProvider:
             await self._call(partial(host.make_volume, pool, name, document=volume))
         await self._call(lambda: host.upload(pool, record.seed, content=content))
         await self._call(lambda: host.start(record.uuid))
+        _log.info("the VM runs, its address is waited for", instance=record.name)
         return await self._ready(record)
 
     def _parts(self, plan: Plan) -> domain.Parts:

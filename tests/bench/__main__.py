@@ -62,14 +62,6 @@ def _soak_table(given: argparse.Namespace, certificates: Path) -> str:
     return soak.measure(certificates, build_agent(), visits=visits, moves=moves, say=_say)
 
 
-def _write(name: str, table: str) -> None:
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    text = PAGE.read_text()
-    before, rest = text.split(begin)
-    after = rest.split(end)[1]
-    PAGE.write_text(f"{before}{begin}\n{table}\n{end}{after}")
-
-
 def main() -> None:
     """Measure and print; what was started is gone afterwards, after a SIGTERM too."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -85,7 +77,7 @@ def main() -> None:
             table = part(given, Path(certificates))
             print(table, flush=True)
             if given.write:
-                _write(name, table)
+                report.put(PAGE, name, table)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from tests.bench.loads import Sample
@@ -155,3 +156,10 @@ def machine() -> str:
     go = subprocess.run(["go", "version"], capture_output=True, text=True, check=True).stdout.split()[2]
     python = f"Python {platform.python_version()}, {ssl.OPENSSL_VERSION.rsplit(' ', 3)[0]}"
     return f"{os.cpu_count()} cores ({platform.machine()}), Linux {platform.release()}, {python}, {go}."
+
+
+def put(page: Path, name: str, table: str) -> None:
+    """Replace what stands between the marks `name` of a page."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, rest = page.read_text().split(begin)
+    page.write_text(f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}")

@@ -36,6 +36,9 @@ def test_one_pod_comes_and_goes_in_a_virtual_machine(image: Path, shim: str) -> 
     assert result["exec"] == {"stdin_bytes": 100_000, "exit_code": 7, "hostname": "pod0"}
     assert result["network"]["copied_mib"] == 50
     assert result["survived"]["lines_missing"] == 0
+    assert result["network"]["user_data_from"] == "nocloud"
+    for milestone in ("firmware", "kernel", "podns is there", "agent listens", "forwarder listens"):
+        assert result["timings_ms"][f"  guest: {milestone}"] > 0
 
 
 def test_without_an_image_it_says_how_to_make_one() -> None:

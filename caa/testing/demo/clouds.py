@@ -37,6 +37,7 @@ class Cloud:
     left: Callable[[], Sequence[str]] = _nothing
     identity: Callable[[str], str] = str  # the instance's id, by its name
     machine: Callable[[str], str] = str  # what it is called on this node, by its name
+    console: Callable[[str], Path] | None = None  # a real VM's console log, by its name
     strangers: tuple[str, ...] = ()  # how settings begin that are taken out of the caller's environment
 
     def environ(self, outer: Mapping[str, str]) -> Mapping[str, str]:
@@ -80,6 +81,7 @@ async def _libvirt(folder: Path, image: Path | None) -> AsyncIterator[Cloud]:
             folders=[daemon.pool],
             left=lambda: _asked(daemon, _left),
             identity=lambda name: _asked(daemon, lambda connection: str(connection.lookupByName(name).UUIDString())),
+            console=lambda name: daemon.pool / f"{name}-console.log",
         )
 
 

@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from caa.testing.demo.report import Span
 
+VM_STARTED = "the VM runs, its address is waited for"  # what a driver with real VMs logs
 _CONSOLE = re.compile(r"\[ *(?P<seconds>[0-9.]+)\] podvm: (?P<text>.*)")
 _SOURCE = re.compile(r"podvm: user data from ([a-z]+)$", re.MULTILINE)
 _MILESTONES = ("boot", "podns is there", "pod network is there", "agent listens", "forwarder listens")
@@ -24,19 +25,47 @@ def _lines(log: str) -> Iterator[dict[str, str]]:
 
 
 def _step(line: dict[str, str], began: float) -> Span:
-    length = float(line["ms"])
-    end = (datetime.fromisoformat(line["timestamp"]).timestamp() - began) * 1000
+    length, end = float(line["ms"]), _when(line, began)
     return Span(f"  node: {line['step']}", end - length, length)
 
 
+def _when(line: Mapping[str, str], began: float) -> float:
+    return (datetime.fromisoformat(line["timestamp"]).timestamp() - began) * 1000
+
+
+def vm_started(log: str, *, sandbox: str, began: float) -> float | None:
+    """When the driver had a real VM for the sandbox running, in milliseconds from CreateVM; None where it had none."""
+    found = [one for one in _lines(log) if one.get("sandbox") == sandbox and one.get("event") == VM_STARTED]
+    return _when(found[-1], began) if found else None
+
+
 def guest_milestones(console: str, began: float) -> list[Span]:
-    """What the pod VM reached when, from its console; `began` is CreateVM's time on the monotonic clock."""
-    reached = []
-    for text in console.splitlines():
-        found = _CONSOLE.match(text)
-        if found and found["text"] in _MILESTONES:
-            reached.append(((float(found["seconds"]) - began) * 1000, found["text"]))
-    return _between(reached)
+    """What the pod VM reached when, from its console; `began` is CreateVM's time on the guest's clock."""
+    return _between([(when, text) for when, text in guest_lines(console, began) if text in _MILESTONES])
+
+
+def guest_lines(console: str, began: float) -> list[tuple[float, str]]:
+    """Every line of the pod VM's own programs, and when it was written, in milliseconds from CreateVM."""
+    found = [_CONSOLE.search(text) for text in console.splitlines()]
+    return [((float(one["seconds"]) - began) * 1000, one["text"].strip()) for one in found if one]
+
+
+def stamp(line: str) -> float | None:
+    """The guest's clock in a line of the pod VM's own programs; None for any other line."""
+    found = _CONSOLE.search(line)
+    return float(found["seconds"]) if found else None
+
+
+def vm_milestones(console: str, *, started: float | None, clock_began: float | None) -> list[Span]:
+    """The same of a real VM, with what came before its programs; empty when it has not said anything.
+
+    `started` is when it began to run, in milliseconds, `clock_began` when its clock did, in seconds; from CreateVM.
+    """
+    if started is None or clock_began is None:
+        return []
+    zero, first = clock_began * 1000, guest_lines(console, -clock_began)[0][0]
+    before = [Span("  guest: firmware", started, zero - started), Span("  guest: kernel", zero, first - zero)]
+    return [*before, *guest_milestones(console, -clock_began)]
 
 
 def source_of_user_data(console: str) -> str:

@@ -2,8 +2,11 @@
 
 import asyncio
 import hashlib
+import secrets
 import time
 from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 from caa.model.ids import SandboxId, instance_name
 from caa.testing.demo import observe, world
 from caa.testing.demo.clouds import Cloud
+from caa.testing.demo.console import Watch
 from caa.testing.demo.daemons import Paths
 from caa.testing.demo.report import Span
 from caa.testing.shim.kinds import Kind, PodOptions
@@ -60,15 +64,22 @@ async def begin(paths: Paths, number: int, *, kind: Kind, cloud: Cloud) -> Guest
     """Make the pod's namespace as a CNI plugin would, start the pod and its web server."""
     name, address = f"pod{number}", f"{world.SUBNET}.{number + 10}"
     await asyncio.to_thread(world.attach, name, address)
+    sandbox = SandboxId(secrets.token_hex(32))
+    instance = instance_name(name, sandbox)
     began, wall, monotonic = time.perf_counter(), time.time(), time.monotonic()
-    options = PodOptions(name=name, namespace="demo", netns=str(world.NETNS / name))
-    pod = await Shim(str(paths.hypervisor), kind).start(options)
+    options = PodOptions(name=name, namespace="demo", netns=str(world.NETNS / name), sandbox_id=sandbox)
+    async with _watched(cloud, instance, began=monotonic) as watch:
+        pod = await Shim(str(paths.hypervisor), kind).start(options)
     web = await pod.container("web", ["/bin/sh", "-c", _SERVE])
     played = Played(timings_ms={"start": _since(began)})
-    instance = instance_name(name, SandboxId(pod.sandbox_id))
     machine = await asyncio.to_thread(cloud.machine, instance)
     guest = Guest(name, address, pod, web, played, instance, machine)
-    inner = observe.node_steps(await _text(paths.log("node")), sandbox=pod.sandbox_id, began=wall)
+    log = await _text(paths.log("node"))
+    inner = observe.node_steps(log, sandbox=sandbox, began=wall)
+    if watch is not None:
+        started = observe.vm_started(log, sandbox=sandbox, began=wall)
+        inner += observe.vm_milestones(watch.text, started=started, clock_began=watch.clock_began)
+        played.network["user_data_from"] = observe.source_of_user_data(watch.text)
     for console in await asyncio.to_thread(lambda: list(paths.vms.glob(f"*/{machine}/console*"))):
         said = await _text(console)
         inner += observe.guest_milestones(said, monotonic)
@@ -76,6 +87,21 @@ async def begin(paths: Paths, number: int, *, kind: Kind, cloud: Cloud) -> Guest
     calls = [Span(one.name, one.began_ms, one.took_ms) for one in pod.timings]
     played.spans = sorted([*calls, *inner], key=lambda span: span.start_ms)
     return guest
+
+
+@asynccontextmanager
+async def _watched(cloud: Cloud, instance: str, *, began: float) -> AsyncIterator[Watch | None]:
+    """The console of a real VM from now on, in seconds since `began` on the monotonic clock."""
+    if cloud.console is None:
+        yield None
+        return
+    watch = Watch(cloud.console(instance), lambda: time.monotonic() - began)
+    following = asyncio.create_task(watch.follow())
+    try:
+        yield watch
+    finally:
+        watch.look()
+        following.cancel()
 
 
 async def _text(path: Path) -> str:
