@@ -117,6 +117,7 @@ class _Life:
 
     guest: Guest
     orders: SimpleQueue[Order] = field(default_factory=SimpleQueue)
+    asked: float = field(default_factory=time.monotonic)
     printed: bytes = b""  # by machines that are no more
     runs: bool = False
 
@@ -215,8 +216,11 @@ class Machines:
             return
 
         def serve(_: str, pid: int) -> None:
+            with (self._site.state_dir / "vms" / name / "console.log").open("a") as console:
+                console.write(_line(life.asked, "asked for") + _line(switched_on, "switched on"))
             metadata.enter_context(_metadata(pid, self._ground.rules(life.guest.user_data)))
 
+        switched_on = time.monotonic()
         machines = client.LocalMachines(self._site, self._cgroups, cabled=serve)
         record = translate.Record(
             name=name, sandbox=SandboxId(name), owner=_OWNER, created_at=time.time(), address=life.guest.address
@@ -233,6 +237,11 @@ class Machines:
             if (order := _next(orders, _LOOK)) not in (None, Order.START):
                 return order
         return None
+
+
+def _line(at: float, text: str) -> str:
+    """As a guest writes it."""
+    return f"[{at:15.6f}] hypervisor: {text}\n"
 
 
 def _next(orders: SimpleQueue[Order], seconds: float) -> Order | None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from caa.errors import ConfigError
@@ -20,6 +21,9 @@ FAKED = ("aws", "azure", "gcp")
 KNOWN = ("local", "libvirt", *FAKED)
 # Settings of the clouds' SDKs, and proxies: the caller's account is none of the demo's business.
 _STRANGERS = ("AWS_", "AZURE_", "GCP_", "GOOGLE_", "CLOUDSDK_", "http", "HTTP", "ALL_PROXY", "all_proxy", "PODVM_")
+_NO_FILES: Mapping[str, str] = MappingProxyType(
+    {"AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}
+)
 _BRIDGE = "caalv150"
 _KERNEL, _INITRD, _CMDLINE = "vmlinux", "initrd.cpio", "cmdline"
 
@@ -30,43 +34,44 @@ def _nothing() -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Cloud:
-    """The settings that name it to the driver, folders that are empty without pods, and what else it has left."""
+    """The daemons' environment with the settings that name it, folders empty without pods, and what else is left."""
 
-    settings: Mapping[str, str] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=dict)
     folders: Sequence[Path] = ()
     left: Callable[[], Sequence[str]] = _nothing
     identity: Callable[[str], str] = str  # the instance's id, by its name
     machine: Callable[[str], str] = str  # what it is called on this node, by its name
     console: Callable[[str], Path] | None = None  # a real VM's console log, by its name
-    strangers: tuple[str, ...] = ()  # how settings begin that are taken out of the caller's environment
 
-    def environ(self, outer: Mapping[str, str]) -> Mapping[str, str]:
-        """The daemons' environment: the caller's, without a real cloud's settings where there is a fake one."""
-        kept = {key: value for key, value in outer.items() if not self.strangers or not key.startswith(self.strangers)}
-        return {**kept, **self.settings}
+
+def apart(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment without whatever could reach a real account of the caller's."""
+    kept = {key: value for key, value in environ.items() if not key.startswith(_STRANGERS)}
+    return {**kept, **_NO_FILES}
 
 
 @asynccontextmanager
-async def opened(provider: str, paths: Paths, *, image: Path | None) -> AsyncIterator[Cloud]:
-    """The cloud of a driver, there for as long as the block."""
+async def opened(
+    provider: str, paths: Paths, *, image: Path | None, environ: Mapping[str, str]
+) -> AsyncIterator[Cloud]:
+    """The cloud of a driver, there for as long as the block; `environ` is the caller's."""
     if provider == "libvirt":
-        async with _libvirt(paths.top / "c", image) as cloud:
+        async with _libvirt(paths.top / "c", image=image, environ=environ) as cloud:
             yield cloud
     elif provider in FAKED:
-        async with Fake.started(provider, paths) as fake:
+        async with Fake.started(provider, paths, environ=apart(environ)) as fake:
             yield Cloud(
-                settings={**fake.settings, "CAA_CATALOGUE_DIR": str(paths.top / "catalogue")},
+                environ={**apart(environ), **fake.settings, "CAA_CATALOGUE_DIR": str(paths.top / "catalogue")},
                 left=fake.left,
                 identity=fake.identity,
                 machine=lambda name: fake.identity(name).rpartition("/")[2],
-                strangers=_STRANGERS,
             )
     else:
-        yield Cloud()
+        yield Cloud(environ)
 
 
 @asynccontextmanager
-async def _libvirt(folder: Path, image: Path | None) -> AsyncIterator[Cloud]:
+async def _libvirt(folder: Path, *, image: Path | None, environ: Mapping[str, str]) -> AsyncIterator[Cloud]:
     """`folder` is empty, its path short."""
     if image is None or not (image / _KERNEL).is_file():
         raise ConfigError(
@@ -77,7 +82,7 @@ async def _libvirt(folder: Path, image: Path | None) -> AsyncIterator[Cloud]:
     with Libvirtd(folder, cache=place.parents[1] / "libvirtd", callers_network=True) as daemon:
         daemon.define_pool_and_network()
         yield Cloud(
-            settings=_settings(daemon, place),
+            environ={**environ, **_settings(daemon, place)},
             folders=[daemon.pool],
             left=lambda: _asked(daemon, _left),
             identity=lambda name: _asked(daemon, lambda connection: str(connection.lookupByName(name).UUIDString())),

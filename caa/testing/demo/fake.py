@@ -36,7 +36,7 @@ class Fake:
 
     @classmethod
     @asynccontextmanager
-    async def started(cls, provider: str, paths: Paths) -> AsyncIterator["Fake"]:
+    async def started(cls, provider: str, paths: Paths, *, environ: Mapping[str, str]) -> AsyncIterator["Fake"]:
         """It runs for as long as the block; its instances boot as local pod VMs with their records in `paths.vms`.
 
         Raises `ConfigError` outside a checkout, `Unavailable` with what it said when it does not come up.
@@ -50,6 +50,7 @@ class Fake:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", f"tests.fakes.{provider}", "--boot", str(paths.vms)),
                 cwd=_ROOT,
+                env=environ,
                 stdin=DEVNULL,
                 stdout=PIPE,
                 stderr=log,

@@ -9,6 +9,7 @@ from caa.testing.demo.report import Span
 
 VM_STARTED = "the VM runs, its address is waited for"  # what a driver with real VMs logs
 _CONSOLE = re.compile(r"\[ *(?P<seconds>[0-9.]+)\] podvm: (?P<text>.*)")
+_CLOUD = re.compile(r"^\[ *([0-9.]+)\] hypervisor: (asked for|switched on)$", re.MULTILINE)
 _SOURCE = re.compile(r"podvm: user data from ([a-z]+)$", re.MULTILINE)
 _MILESTONES = ("boot", "podns is there", "pod network is there", "agent listens", "forwarder listens")
 
@@ -41,7 +42,12 @@ def vm_started(log: str, *, sandbox: str, began: float) -> float | None:
 
 def guest_milestones(console: str, began: float) -> list[Span]:
     """What the pod VM reached when, from its console; `began` is CreateVM's time on the guest's clock."""
-    return _between([(when, text) for when, text in guest_lines(console, began) if text in _MILESTONES])
+    return _between([(when, text) for when, text in guest_lines(console, began) if text in _MILESTONES], "guest")
+
+
+def cloud_milestones(console: str, began: float) -> list[Span]:
+    """When a fake cloud was asked for the pod VM and when it switched it on, which it writes on the console too."""
+    return _between([((float(at) - began) * 1000, text) for at, text in _CLOUD.findall(console)], "cloud")
 
 
 def guest_lines(console: str, began: float) -> list[tuple[float, str]]:
@@ -74,6 +80,6 @@ def source_of_user_data(console: str) -> str:
     return found[1] if found else ""
 
 
-def _between(reached: Sequence[tuple[float, str]]) -> list[Span]:
+def _between(reached: Sequence[tuple[float, str]], who: str) -> list[Span]:
     begins = [reached[0][0], *(when for when, _ in reached)] if reached else []
-    return [Span(f"  guest: {text}", begin, when - begin) for begin, (when, text) in zip(begins, reached, strict=False)]
+    return [Span(f"  {who}: {text}", begin, when - begin) for begin, (when, text) in zip(begins, reached, strict=False)]

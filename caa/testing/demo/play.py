@@ -82,7 +82,7 @@ async def begin(paths: Paths, number: int, *, kind: Kind, cloud: Cloud) -> Guest
         played.network["user_data_from"] = observe.source_of_user_data(watch.text)
     for console in await asyncio.to_thread(lambda: list(paths.vms.glob(f"*/{machine}/console*"))):
         said = await _text(console)
-        inner += observe.guest_milestones(said, monotonic)
+        inner += [*observe.cloud_milestones(said, monotonic), *observe.guest_milestones(said, monotonic)]
         played.network["user_data_from"] = observe.source_of_user_data(said)
     calls = [Span(one.name, one.began_ms, one.took_ms) for one in pod.timings]
     played.spans = sorted([*calls, *inner], key=lambda span: span.start_ms)

@@ -109,7 +109,7 @@ async def _run(plan: Plan) -> Result:
     await asyncio.to_thread(world.prepare)
     daemons = Daemons(stage.paths, plan.provider, plan.environ)
     try:
-        async with clouds.opened(plan.provider, stage.paths, image=plan.image) as cloud:
+        async with clouds.opened(plan.provider, stage.paths, image=plan.image, environ=plan.environ) as cloud:
             await _with_cloud(plan, daemons, cloud=cloud, stage=stage, result=result)
     except Exception as error:  # the cloud itself
         result.error = result.error or f"{type(error).__name__}: {error}"
@@ -120,7 +120,7 @@ async def _run(plan: Plan) -> Result:
 async def _with_cloud(plan: Plan, daemons: Daemons, *, cloud: Cloud, stage: Stage, result: Result) -> None:
     """Run the daemons; they end before the cloud does."""
     stage.cloud = cloud
-    daemons.environ = cloud.environ(plan.environ)
+    daemons.environ = cloud.environ
     before = await stage.look()
     try:
         await daemons.start()

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from caa.testing.demo.observe import (
+    cloud_milestones,
     guest_lines,
     guest_milestones,
     node_steps,
@@ -58,6 +59,17 @@ def test_milestones_follow_each_other_without_gaps() -> None:
         ("  guest: agent listens", 150, 250),
     ]
     assert all(isinstance(one, Span) for one in spans)
+
+
+def test_a_fake_cloud_says_when_it_was_asked_and_when_it_switched_on() -> None:
+    console = (
+        "[   10.100000] hypervisor: asked for\n[   11.600000] hypervisor: switched on\n[   11.700000] podvm: boot\n"
+    )
+    assert [(one.name, round(one.start_ms), round(one.length_ms)) for one in cloud_milestones(console, 10.0)] == [
+        ("  cloud: asked for", 100, 0),
+        ("  cloud: switched on", 100, 1500),
+    ]
+    assert cloud_milestones("[   11.700000] podvm: boot\n", 10.0) == []
 
 
 def test_the_guest_says_where_its_user_data_came_from() -> None:
