@@ -125,7 +125,7 @@ class Forwarder:
 
     def serve_agent(self, agent: Sock) -> None:
         """Keep this connection to the agent for ever."""
-        self._mux = Mux(self.loop, agent, tls=None, watch=self._watch(), lost=self._agent_lost)
+        self._mux = Mux(self.loop, agent, tls=None, watch=self._watch(), keeper=self)
 
     def accepted(self, sock: Sock) -> None:
         """A client has connected."""
@@ -218,7 +218,8 @@ class Forwarder:
         else:
             self._turn_away(sock, "a client without a session, and the agent's socket is gone")
 
-    def _agent_lost(self, why: str) -> None:
+    def lost(self, why: str) -> None:
+        """The agent is gone, and with it the pod."""
         self.loop.count("agent lost", why)
         self.failed = True
         if self._had_sessions:
@@ -366,7 +367,7 @@ def _serve(settings: Flags) -> int:
     if agent is not None:
         forwarder.serve_agent(agent)
     try:
-        listen_tcp(loop, host, port=port, accepted=forwarder.accepted)
+        listen_tcp(loop, host, port=port, keeper=forwarder)
     except OSError as error:
         raise CannotStart(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
     _notify(settings.text("notify-socket"))

@@ -157,9 +157,10 @@ class _Child:
         self._done = done
         self._data = b""
         self._timer = loop.later(_ATTACH_SECONDS, self._end)
-        loop.add(fd, IN, handler=self._ready, crash=self._end)
+        loop.add(fd, IN, owner=self)
 
-    def _ready(self, _event: int) -> None:
+    def ready(self, _event: int) -> None:
+        """The child speaks, or has ended."""
         try:
             piece = posix.read(self._fd, 1 << 16)
         except OSError as error:
@@ -169,6 +170,10 @@ class _Child:
         self._data += piece
         if not piece or len(self._data) > 1 << 20:
             self._end()
+
+    def crashed(self) -> None:
+        """A handler of ours failed: end."""
+        self._end()
 
     def _end(self) -> None:
         if self._fd < 0:

@@ -88,7 +88,7 @@ class Branch:
         self.drop = 0  # bytes still to come of a request that is too large
         self._choked = False
         self.alive = True
-        self.late: list[bytes] = []  # answers of our own that wait for the end of a frame
+        self.late: tuple[bytes, ...] = ()  # answers of our own that wait for the end of a frame
         self.fd = -1
 
     def connect(self, sock: Sock, tls: TlsObject | None) -> None:
@@ -98,8 +98,8 @@ class Branch:
         self._tls = tls
         self._read = reader(sock, tls)
         self.outlet = Outlet(loop, sock, tls=tls)
-        self.fd = sock.fileno()
-        loop.add(self.fd, 0 if self._mux.stopped else IN, handler=self._ready, crash=self.close)
+        self.fd = self.outlet.fd
+        loop.add(self.fd, 0 if self._mux.stopped else IN, owner=self)
 
     def freeze(self) -> None:
         """Stop reading and writing; the connection stays open."""
@@ -108,7 +108,7 @@ class Branch:
     def thaw(self) -> None:
         """Go on after `freeze`, or after `connect` with a state that was loaded."""
         loop, waits = self._mux.loop, self.outlet.rest is not None
-        loop.add(self.fd, IN * (not self._mux.stopped) | OUT * waits, handler=self._ready, crash=self.close)
+        loop.add(self.fd, IN * (not self._mux.stopped) | OUT * waits, owner=self)
         if waits:
             self._mux.hold(self)
 
@@ -124,7 +124,7 @@ class Branch:
         self.alive = False
         self._hang_up()
         self.part = None
-        self.late.clear()
+        self.late = ()
         self._mux.detach(self)
 
     def _hang_up(self) -> None:
@@ -134,6 +134,10 @@ class Branch:
 
     def _broken(self) -> None:
         """The connection is gone."""
+        self.close()
+
+    def crashed(self) -> None:
+        """A handler failed."""
         self.close()
 
     # Answers
@@ -146,7 +150,7 @@ class Branch:
             done = self.outlet.send(data)
             if self.late and not self._mux.within(self):
                 done = self.outlet.send(b"".join(self.late))
-                self.late.clear()
+                self.late = ()
                 self._relax()
         except OSError:
             self._broken()
@@ -163,7 +167,7 @@ class Branch:
         if not self.alive:
             return
         if self._mux.within(self):
-            self.late.append(data)
+            self.late += (data,)
         else:
             self._say(data)
         if self.fd >= 0 and (len(self.late) > _LATE_ANSWERS or self.outlet.waiting() > _OWN_ANSWERS):
@@ -195,7 +199,8 @@ class Branch:
 
     # Requests
 
-    def _ready(self, event: int) -> None:
+    def ready(self, event: int) -> None:
+        """A request, or room for answers."""
         if event != IN:
             self._unusual(event)
             return
@@ -211,7 +216,7 @@ class Branch:
             self._broken()
             return
         if got == RECORD and self._tls is not None:
-            got = gather(self._read, buffer, got=got)
+            got = gather(self._tls.read, buffer, got=got)
         elif not got:
             self._broken()
             return
@@ -246,7 +251,7 @@ class Branch:
         if event & OUT:
             self._flush()
         if self.fd >= 0 and event & (IN | BROKEN) and self._mux.loop.wants(self.fd) & IN:
-            self._ready(IN)
+            self.ready(IN)
 
     def _flush(self) -> None:
         try:

@@ -41,7 +41,7 @@ class Channel:
         self._splitter = Splitter(expected)
         self._outlet = Outlet(loop, sock, tls=None)
         self.fd = sock.fileno()
-        loop.add(self.fd, IN, handler=self._ready, crash=self._end)
+        loop.add(self.fd, IN, owner=self)
 
     def send(self, frame: bytes) -> None:
         """Send a whole frame, now or when the peer reads; nothing happens when it has gone."""
@@ -65,7 +65,7 @@ class Channel:
     def thaw(self) -> None:
         """Go on after `freeze`."""
         if self.fd >= 0:
-            self._loop.add(self.fd, IN | OUT * (self._outlet.rest is not None), handler=self._ready, crash=self._end)
+            self._loop.add(self.fd, IN | OUT * (self._outlet.rest is not None), owner=self)
 
     def resume(self, state: Fields) -> None:
         """Go on where the predecessor's was frozen."""
@@ -79,12 +79,17 @@ class Channel:
             self._loop.close(self._sock, self.fd)
             self.fd = -1
 
+    def crashed(self) -> None:
+        """A handler of ours failed: end."""
+        self._end()
+
     def _end(self) -> None:
         if self.fd >= 0:
             self.close()
             self._owner.ended(self)
 
-    def _ready(self, event: int) -> None:
+    def ready(self, event: int) -> None:
+        """The peer speaks, or there is room to write."""
         if event & OUT:
             try:
                 self._outlet.flush()

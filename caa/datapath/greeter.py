@@ -48,14 +48,15 @@ class Greeter:
         self._fd = sock.fileno()
         self._seconds = seconds
         self._timer: Timer = loop.later(seconds, self._silent)
-        loop.add(self._fd, IN, handler=self._ready, crash=self._crashed)
+        loop.add(self._fd, IN, owner=self)
 
     def abandon(self) -> None:
         """Stop watching; the socket stays the caller's."""
         self._timer.cancel()
         self._loop.remove(self._fd)
 
-    def _ready(self, _event: int) -> None:
+    def ready(self, _event: int) -> None:
+        """The peer speaks."""
         try:
             got = self._tls.read(GREETING - len(self._part), self._loop.buffer)
         except WANT:
@@ -74,7 +75,8 @@ class Greeter:
     def _silent(self) -> None:
         self._fail(TimeoutError(f"no greeting within {self._seconds:g} s"))
 
-    def _crashed(self) -> None:
+    def crashed(self) -> None:
+        """A handler of ours failed: end."""
         self._fail(ConnectionError("the greeting's handler failed"))
 
     def _fail(self, error: Exception) -> None:

@@ -123,7 +123,7 @@ class Parcels:
         self._deaf = False  # the other side takes nothing more; what it has said is still to be read
         self.unheard: list[tuple[int, bytes]] = []
         self.fd = sock.fileno()
-        loop.add(self.fd, IN, handler=self._ready, crash=self._crashed)
+        loop.add(self.fd, IN, owner=self)
 
     def send(self, kind: int, payload: bytes = b"", *, fds: Sequence[int] = ()) -> bool:
         """Send a parcel now, or as soon as the other side reads; False when it takes nothing more."""
@@ -162,10 +162,12 @@ class Parcels:
             self.close()
             self._owner.ended(why)
 
-    def _crashed(self) -> None:
+    def crashed(self) -> None:
+        """A handler of ours failed: end."""
         self._end("a fault in the hand-over")
 
-    def _ready(self, event: int) -> None:
+    def ready(self, event: int) -> None:
+        """The peer speaks, or there is room to write."""
         if event & OUT:
             self._write()
         if event & (IN | BROKEN) and self.fd >= 0:

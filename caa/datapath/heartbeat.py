@@ -17,7 +17,7 @@ class Heartbeat:
     The forwarder answers. While its agent is slow, so that it does not read its link, it says unasked that it lives.
     """
 
-    __slots__ = ("_asks", "_beat_after", "_count", "_dead_after", "_heard", "_last")
+    __slots__ = ("_asks", "_count", "_dead_after", "_heard", "_last")
 
     def __init__(self, asks: bool) -> None:
         self._asks = asks
@@ -27,7 +27,6 @@ class Heartbeat:
     def suffer(self, silence: float) -> None:
         """Take so many seconds of silence for the end of the link."""
         self._dead_after = silence
-        self._beat_after = silence * BEAT_AFTER / DEAD_AFTER
 
     def stir(self) -> None:
         """Something came that no count tells of, or the link is a new one."""
@@ -42,8 +41,9 @@ class Heartbeat:
         if count != self._count or not reading:
             self._count = count
             self._heard = now
-        quiet = now - self._heard >= self._beat_after if self._asks else not reading
-        if not quiet or now - self._last < self._beat_after:
+        beat_after = self._dead_after * BEAT_AFTER / DEAD_AFTER
+        quiet = now - self._heard >= beat_after if self._asks else not reading
+        if not quiet or now - self._last < beat_after:
             return False
         self._last = now
         return True

@@ -1,7 +1,7 @@
-"""One thread, one epoll: handlers by descriptor, timers, and the fate of a connection whose handler fails.
+"""One thread, one epoll: owners by descriptor, timers, and the fate of a connection whose owner fails.
 
-Level-triggered, so a handler may do one step and return. An event is a hint: it may be left over from a moment ago, so
-every handler works on non-blocking descriptors and takes EAGAIN for an answer.
+Level-triggered, so an owner may do one step and return. An event is a hint: it may be left over from a moment ago, so
+every owner works on non-blocking descriptors and takes EAGAIN for an answer.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    Handler = Callable[[int], object]
-
     class Closable(Protocol):
         def close(self) -> object: ...
+
+    class Owner(Protocol):
+        def ready(self, event: int, /) -> object: ...
+        def crashed(self) -> object: ...
 
 
 IN = EPOLLIN
@@ -41,8 +43,19 @@ _LONGEST_WAIT = 3600.0
 _LINES_PER_SECOND = 20
 
 
-def _ignore(_event: int) -> None:
-    return
+class _Nobody:
+    """The owner of a descriptor that is not here."""
+
+    __slots__ = ()
+
+    def ready(self, _event: int) -> None:
+        return
+
+    def crashed(self) -> None:
+        return
+
+
+_NOBODY = _Nobody()
 
 
 class Timer:
@@ -66,13 +79,12 @@ class Loop:
     """The event loop of a data path process. `buffer`, a view of `raw`, is shared by all: never keep one."""
 
     __slots__ = (
-        "_crash",
         "_crowded",
         "_dying",
         "_epoll",
-        "_handlers",
         "_masks",
         "_order",
+        "_owners",
         "_running",
         "_said",
         "_timers",
@@ -84,8 +96,7 @@ class Loop:
 
     def __init__(self) -> None:
         self._epoll = epoll()
-        self._handlers: list[Handler] = []
-        self._crash: list[Callable[[], object] | None] = []
+        self._owners: list[Owner] = []
         self._masks: list[int] = []
         self._timers: list[Timer] = []
         self._dying: list[Closable] = []
@@ -107,17 +118,15 @@ class Loop:
         """Seconds of the monotonic clock."""
         return monotonic()
 
-    def add(self, fd: int, mask: int, *, handler: Handler, crash: Callable[[], object]) -> None:
-        """Call `handler(events)` for `fd`; `crash()` must end its connection when the handler raises.
+    def add(self, fd: int, mask: int, *, owner: Owner) -> None:
+        """Call `owner.ready(events)` for `fd`; when that raises, `owner.crashed()` must end the connection.
 
-        A descriptor that is already here gets the new handler.
+        A descriptor that is already here gets the new owner.
         """
-        while fd >= len(self._handlers):
-            self._handlers.extend([_ignore] * _GROWTH)
-            self._crash.extend([None] * _GROWTH)
+        while fd >= len(self._owners):
+            self._owners.extend([_NOBODY] * _GROWTH)
             self._masks.extend([0] * _GROWTH)
-        self._handlers[fd] = handler
-        self._crash[fd] = crash
+        self._owners[fd] = owner
         self.set(fd, mask)
 
     def ask(self, fd: int, events: int) -> None:
@@ -150,10 +159,9 @@ class Loop:
 
     def remove(self, fd: int) -> None:
         """Forget a descriptor; one that is not here is fine."""
-        if 0 <= fd < len(self._handlers):
+        if 0 <= fd < len(self._owners):
             self.set(fd, 0)
-            self._handlers[fd] = _ignore
-            self._crash[fd] = None
+            self._owners[fd] = _NOBODY
 
     def close(self, thing: Closable, fd: int) -> None:
         """Forget `fd` and close its owner after this batch of events, so that its number is not taken within it."""
@@ -195,14 +203,14 @@ class Loop:
 
     def run(self) -> None:
         """Serve until `stop`, or until a signal handler raises `SystemExit`."""
-        poll, handlers, timers = self._epoll.poll, self._handlers, self._timers
+        poll, owners, timers = self._epoll.poll, self._owners, self._timers
         self._running = True
         while self._running:
             events = poll(self._wait() if timers else -1, _BATCH)
             fd = -1
             try:
                 for fd, event in events:
-                    handlers[fd](event)
+                    owners[fd].ready(event)
             except Exception as error:
                 self._crashed(fd, error)
             if timers:
@@ -231,10 +239,8 @@ class Loop:
     def _crashed(self, fd: int, error: Exception) -> None:
         """A fault of ours costs one connection; the rest of the batch comes again, epoll being level-triggered."""
         self.count("crashed", f"descriptor {fd}: {describe(error)}")
-        crash = self._crash[fd] if 0 <= fd < len(self._crash) else None
         try:
-            if crash is not None:
-                crash()
+            (self._owners[fd] if fd >= 0 else _NOBODY).crashed()
         except Exception as second:
             self.remove(fd)
             self.count("crashed", f"closing descriptor {fd}: {describe(second)}")

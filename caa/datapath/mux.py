@@ -6,9 +6,8 @@ upstream id of its own: the last one plus 2, because Go's ttrpc server refuses i
 asks nothing (runtime-rs keeps such a one) costs nothing.
 
 Answers are cut through: a frame is passed on as it comes in. Only the headers are read, so that an answer of our own is
-put between two frames and never into one. Answers to a connection that is gone are dropped.
-
-A relay's mux remembers the calls in flight, for `flight.reask` on another connection to the agent.
+put between two frames and never into one. Answers to a connection that is gone are dropped. A relay's mux remembers the
+calls in flight, for `flight.reask` on another connection to the agent.
 """
 
 from __future__ import annotations
@@ -24,15 +23,20 @@ from caa.datapath.tls import WANT, reason
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
     from caa.datapath.frames import Flight, Watch
     from caa.datapath.loop import Loop
     from caa.datapath.sockets import Sock
     from caa.datapath.tls import TlsObject
 
+    class Keeper(Protocol):
+        def lost(self, why: str, /) -> object: ...
+
+
 # Connections on one link. A shim has one or two; more than this is a fault and is refused.
 MAX_BRANCHES = 32
-_ALL = 0xFFFFFFFF
+AS_THEY_ARE = 0xFFFFFFFF  # an `identity`: no id is changed
 _LAST_ID = 0xFFFFFFFD
 _head = HEADER.unpack_from
 
@@ -40,12 +44,12 @@ _head = HEADER.unpack_from
 class Mux:
     """The upstream half: answers come in here and go to the connection that asked.
 
-    `lost(reason)` is called once when the upstream connection ends by itself; all downstream ones are closed by then.
+    `keeper.lost(reason)` is called once when the upstream connection ends by itself, after all downstream ones.
     """
 
     __slots__ = (
         "_held",
-        "_lost",
+        "_keeper",
         "_read",
         "_sock",
         "_tls",
@@ -76,23 +80,22 @@ class Mux:
         *,
         tls: TlsObject | None,
         watch: Watch | None,
-        lost: Callable[[str], object],
+        keeper: Keeper,
     ) -> None:
         """Without a `sock`, as after a hand-over, it waits for `connect`."""
         self.loop = loop
         self.watch = watch
-        self.branches: list[Branch] = []
-        self.calls: dict[int, tuple[Branch, int]] = {}
+        self.branches: tuple[Branch, ...] = ()
+        self.calls: dict[int, tuple[Branch, int]] | None = None  # by the id upstream, once ids are changed
         self.direct: Branch | None = None  # may send without a change of ids
-        self.identity = _ALL  # answers up to this id belong to the owner, under the same id
+        self.identity = AS_THEY_ARE  # answers up to this id belong to the owner, under the same id
         self.last = 0  # the highest id sent upstream
         self.dark = False  # the link is down for a while
         self.flight: Flight | None = None  # calls that wait for an answer, by the id sent upstream; see `remember`
-        self.stopped = False  # nothing more can be sent for the moment
-        self.closed = False
+        self.closed = self.stopped = False  # stopped: nothing more can be sent for the moment
         self.owner: Branch | None = None
-        self._lost = lost
-        self._held: set[Branch] = set()
+        self._keeper = keeper
+        self._held: tuple[Branch, ...] = ()  # not a set: an empty one takes 216 bytes of every pod
         self.to: Branch | None = None  # who gets the rest of the frame that is under way
         self.skip = 0  # bytes of it still to come
         self.part = b""  # the beginning of a header
@@ -110,11 +113,14 @@ class Mux:
         """Use this upstream connection."""
         self.outlet = Outlet(self.loop, sock, tls=tls)
         self.write = self.outlet.write
-        self.fd = sock.fileno()
+        self.fd = self.outlet.fd
         self._sock = sock
         self._tls = tls
-        self._read = reader(sock, tls)
-        self.loop.add(self.fd, 0 if self._held else IN, handler=self._ready, crash=self._crashed)
+        self._choose_reader()
+        self.loop.add(self.fd, 0 if self._held else IN, owner=self)
+
+    def _choose_reader(self) -> None:
+        self._read = reader(self._sock, self._tls)
 
     def attach(self, sock: Sock, tls: TlsObject | None) -> Branch | None:
         """Serve one more downstream connection; None (and it is closed) when there are too many."""
@@ -133,16 +139,16 @@ class Mux:
         if self.closed or len(self.branches) >= MAX_BRANCHES:
             self.loop.count("refused", f"more than {MAX_BRANCHES} connections on one link")
             return False
-        self.branches.append(branch)
+        self.branches += (branch,)
         return True
 
     def close(self) -> None:
-        """End everything without calling `lost`; again is fine."""
+        """End everything without a word; again is fine."""
         if self.closed:
             return
         self.closed = True
         self._hang_up()
-        for branch in tuple(self.branches):
+        for branch in self.branches:
             branch.close()
 
     def leave(self) -> None:
@@ -177,13 +183,13 @@ class Mux:
 
     def number_calls(self) -> None:
         """Give every call an upstream id of its own from now on: they do not come with growing ids any more."""
-        if self.identity == _ALL:
-            self.direct = None
+        if self.identity == AS_THEY_ARE:
+            self.direct, self.calls = None, {}
             self.identity = self.last
 
     def rename(self, branch: Branch, data: bytearray, *, at: int) -> bool:
         """Give the request at `at` an upstream id, in place; False when there are too many calls."""
-        if len(self.calls) >= MAX_CALLS or self.last >= _LAST_ID:
+        if self.calls is None or len(self.calls) >= MAX_CALLS or self.last >= _LAST_ID:
             return False
         fresh = self.last = self.last + 2
         self.calls[fresh] = (branch, _head(data, at)[1])
@@ -204,10 +210,8 @@ class Mux:
             self.full(branch)
 
     def full(self, branch: Branch | None) -> None:
-        """Pause all branches."""
-        if branch is not None and branch in self.branches:
-            self.branches.remove(branch)
-            self.branches.append(branch)
+        """Pause all branches; `branch` comes last when they go on."""
+        self.branches = tuple(sorted(self.branches, key=lambda one: one is branch))
         self.stopped = True
         for one in self.branches:
             one.pause()
@@ -224,7 +228,7 @@ class Mux:
         """Expect no answer to a call any more; who made it, None when it is gone, and its own id there."""
         if self.flight:
             self.flight.pop(stream, None)
-        if stream <= self.identity:
+        if stream <= self.identity or self.calls is None:
             return self.owner, stream
         return self.calls.pop(stream, (None, 0))
 
@@ -234,7 +238,8 @@ class Mux:
 
     def hold(self, branch: Branch) -> None:
         """A branch does not read its answers: read no more of them until it does."""
-        self._held.add(branch)
+        if branch not in self._held:
+            self._held += (branch,)
         if self.fd >= 0:
             self.loop.mute(self.fd, IN)
 
@@ -243,26 +248,24 @@ class Mux:
         if not self.within(branch):
             self.hold(branch)
             return
-        self._held.discard(branch)
+        self.release(branch)
         self._read = self._read_frame
-        if not self._held and self.fd >= 0:
-            self.loop.ask(self.fd, IN)
 
     def _read_frame(self, buffer: memoryview) -> int:
         return self._sock.recv_into(buffer[: self.skip] if self.skip else buffer)
 
     def release(self, branch: Branch) -> None:
         """The branch has taken what waited for it."""
-        self._held.discard(branch)
+        self._held = tuple(one for one in self._held if one is not branch)
         if self._read == self._read_frame:
-            self._read = reader(self._sock, self._tls)
+            self._choose_reader()
         if not self._held and self.fd >= 0:
             self.loop.ask(self.fd, IN)
 
     def detach(self, branch: Branch) -> None:
         """Forget a branch that is gone; what was meant for it is dropped from now on."""
-        self.branches.remove(branch)
-        streams = [stream for stream, (asker, _) in self.calls.items() if asker is branch]
+        self.branches = tuple(one for one in self.branches if one is not branch)
+        streams = [stream for stream, (asker, _) in (self.calls or {}).items() if asker is branch]
         if self.owner is branch:
             self.owner = self.direct = None
             streams += [stream for stream in self.flight or () if stream <= self.identity]
@@ -274,20 +277,21 @@ class Mux:
 
     # What the upstream connection says
 
-    def _crashed(self) -> None:
+    def crashed(self) -> None:
+        """A handler of ours failed: end."""
         self._end("a fault in the relay")
 
     def _broken(self, why: str) -> None:
-        """The upstream connection is gone."""
         self._end(why)
 
     def _end(self, why: str) -> None:
         if self.closed:
             return
         self.close()
-        self._lost(why)
+        self._keeper.lost(why)
 
-    def _ready(self, event: int) -> None:
+    def ready(self, event: int) -> None:
+        """The agent answers, or there is room to write."""
         if event != IN:
             self._unusual(event)
             return
@@ -300,7 +304,7 @@ class Mux:
             self._broken(reason(error))
             return
         if got == RECORD and self._tls is not None:
-            got = gather(self._read, buffer, got=got)
+            got = gather(self._tls.read, buffer, got=got)
         elif not got:
             self._broken("closed by the peer")
             return
@@ -335,7 +339,7 @@ class Mux:
         if event & OUT and self._flush() and self.fd >= 0:
             self._go_on()
         if self.fd >= 0 and event & (IN | BROKEN) and (self.loop.wants(self.fd) & IN or event & BROKEN):
-            self._ready(IN)
+            self.ready(IN)
 
     def _go_on(self) -> None:
         self.stopped = False
@@ -385,7 +389,7 @@ class Mux:
         return branch
 
     def _give(self, to: Branch | None, run: memoryview) -> None:
-        if to is not None and len(run):
+        if to is not None and run:
             to.deliver(run)
 
     def _shorten(self, to: Branch | None, header: tuple[int, int, int, int]) -> None:

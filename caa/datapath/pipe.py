@@ -87,14 +87,14 @@ def reader(sock: Sock, tls: TlsObject | None) -> Callable[[memoryview], int]:
     return read
 
 
-def gather(read: Callable[[memoryview], int], buffer: memoryview, *, got: int) -> int:
+def gather(read: Callable[[int, memoryview], int], buffer: memoryview, *, got: int) -> int:
     """Go on reading TLS records into `buffer` while they come full; returns the bytes that are there now.
 
     Never leaves part of a record inside the TLS object, where epoll would not see it.
     """
     try:
         while got <= _FULL:
-            more = read(buffer[got:])
+            more = read(BUFFER_SIZE, buffer[got:])
             got += more
             if more != RECORD:
                 break

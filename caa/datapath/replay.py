@@ -49,7 +49,7 @@ class Replay:
 
     def __init__(self, pool: Pool | None, base: int = 0) -> None:
         self._pool = pool
-        self._blocks: list[Buffer] = []
+        self._blocks: tuple[Buffer, ...] = ()  # few: a session is full at 2 MiB
         self._given = 0
         self.base = base
         self.tail = bytearray()
@@ -64,11 +64,11 @@ class Replay:
         """Remember the bytes themselves: their block belongs to us until the pool has it back."""
         if self.tail:
             self.seal()
-        self._blocks.append(data)
+        self._blocks += (data,)
 
     def seal(self) -> None:
         """The tail becomes a block."""
-        self._blocks.append(self.tail)
+        self._blocks += (self.tail,)
         self.tail = bytearray()
 
     def drop(self, count: int) -> None:
@@ -80,7 +80,7 @@ class Replay:
             self.base += len(block)
             self._recycle(block)
             done += 1
-        del self._blocks[:done]
+        self._blocks = self._blocks[done:]
         self._given = max(self._given - done, 0)
         if not self._blocks and count > self.base:
             del self.tail[: count - self.base]
@@ -95,7 +95,7 @@ class Replay:
         data = memoryview(self.since(count))
         for block in self._blocks:
             self._recycle(block)
-        self._blocks = [data[at : at + BLOCK] for at in range(0, len(data), BLOCK)]
+        self._blocks = tuple(data[at : at + BLOCK] for at in range(0, len(data), BLOCK))
         self._given = 0
         self.base = count
         self.tail = bytearray()

@@ -59,7 +59,7 @@ class SessionBranch(Branch):
             self._drain()
             self._let_go()
         if self.fd >= 0:
-            self._ready(IN)
+            self.ready(IN)
 
     def close(self) -> None:
         """End the session; the relay hears it if the stream is between two frames, else when it dials again."""
@@ -109,7 +109,7 @@ class SessionBranch(Branch):
             self._emit(out)
         if self.late and not self._mux.within(self):
             self._say(b"".join(self.late))
-            self.late.clear()
+            self.late = ()
             self._relax()
         if self.session.full and self.alive:
             self._let_go()

@@ -32,9 +32,13 @@ from caa.datapath.loop import IN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from typing import Protocol
 
     from caa.datapath.loop import Loop
+
+    class Keeper(Protocol):
+        def accepted(self, sock: Sock, /) -> object: ...
+
 
 _PATH_LIMIT = 107  # sockaddr_un.sun_path, without its closing zero
 _OUT_OF_ROOM = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
@@ -45,29 +49,32 @@ _ALLOWED = frozenset((0, posix.geteuid()))  # one for all sockets
 _ACCEPTS = 64  # connections taken in one event
 
 
-class Sock(socket):
-    """A plain socket to which `_ssl` can keep a weak reference."""
+Sock = socket  # without the parts of `socket.socket`: 48 bytes a pod, not 80
+
+
+class SecurableSock(Sock):
+    """One to which `_ssl` can keep a weak reference."""
 
     __slots__ = ("__weakref__",)
 
 
 class Listener:
-    """Accepts connections and hands them to `accepted(sock)`.
+    """Accepts connections and hands them to `keeper.accepted(sock)`.
 
     `uids` limits who may connect to a unix socket. Without descriptors left it rests a moment instead of spinning.
     """
 
-    __slots__ = ("_accepted", "_frozen", "_loop", "_path", "_sock", "_uids", "fd")
+    __slots__ = ("_frozen", "_keeper", "_loop", "_path", "_sock", "_uids", "fd")
 
-    def __init__(self, loop: Loop, sock: Sock, *, accepted: Callable[[Sock], object]) -> None:
+    def __init__(self, loop: Loop, sock: Sock, *, keeper: Keeper) -> None:
         self._loop = loop
         self._sock = sock
-        self._accepted = accepted
+        self._keeper = keeper
         self._path = ""
         self._uids: frozenset[int] | None = None
         self._frozen = False
         self.fd = sock.fileno()
-        loop.add(self.fd, IN, handler=self._ready, crash=self._crashed)
+        loop.add(self.fd, IN, owner=self)
 
     def close(self) -> None:
         """Stop listening and remove the socket file, if it is ours."""
@@ -87,7 +94,7 @@ class Listener:
         """Accept again."""
         self._frozen = False
         if self.fd >= 0:
-            self._loop.add(self.fd, IN, handler=self._ready, crash=self._crashed)
+            self._loop.add(self.fd, IN, owner=self)
 
     def leave(self) -> None:
         """Close our copy of a socket that somebody else listens on now; its file stays."""
@@ -95,14 +102,15 @@ class Listener:
         self.close()
 
     def guard(self, path: str, uids: frozenset[int]) -> None:
-        """The socket file to remove at the end, and the users that may connect."""
+        """The socket file to remove at the end, empty when the keeper does it, and the users that may connect."""
         self._path = path
         self._uids = uids
 
-    def _crashed(self) -> None:
-        """A failed connection is no reason to stop listening, and `_accepted` has closed it."""
+    def crashed(self) -> None:
+        """A failed connection is no reason to stop listening, and the connection is closed by now."""
 
-    def _ready(self, _event: int) -> None:
+    def ready(self, _event: int) -> None:
+        """Somebody connects."""
         for _ in range(_ACCEPTS):
             try:
                 fd, _ = self._sock._accept()  # type: ignore[attr-defined]  # what socket.accept calls
@@ -111,7 +119,7 @@ class Listener:
             except OSError as error:
                 self._refused(error)
                 return
-            self._take(Sock(fileno=fd))
+            self._take(SecurableSock(fileno=fd) if self._uids is None else Sock(fileno=fd))
             if self.fd < 0:  # closed by what it accepted
                 return
 
@@ -124,11 +132,11 @@ class Listener:
     def _take(self, sock: Sock) -> None:
         sock.setblocking(False)
         if self._uids is not None and peer_uid(sock) not in self._uids:
-            self._loop.count("refused", f"uid {peer_uid(sock)} may not connect to {self._path}")
+            self._loop.count("refused", f"uid {peer_uid(sock)} may not connect to {self._sock.getsockname()}")
             sock.close()
             return
         try:
-            self._accepted(sock)
+            self._keeper.accepted(sock)
         except Exception:
             self._loop.close(sock, sock.fileno())
             raise
@@ -149,8 +157,10 @@ def allowed_uids() -> frozenset[int]:
     return _ALLOWED
 
 
-def listen_unix(loop: Loop, path: str, *, accepted: Callable[[Sock], object]) -> Listener:
+def listen_unix(loop: Loop, path: str, *, keeper: Keeper, removes: bool = True) -> Listener:
     """Listen at `path`, mode 0600, only for root and our own user; the file appears when it can be connected to.
+
+    Closed, the listener removes it; where that is left to the keeper, nobody holds its path.
 
     Raises `OSError`.
     """
@@ -171,14 +181,12 @@ def listen_unix(loop: Loop, path: str, *, accepted: Callable[[Sock], object]) ->
         sock.close()
         unlink(fresh)
         raise
-    listener = Listener(loop, sock, accepted=accepted)
-    listener.guard(path, allowed_uids())
-    return listener
+    return inherit_unix(loop, sock, path=path if removes else "", keeper=keeper)
 
 
-def inherit_unix(loop: Loop, sock: Sock, *, path: str, accepted: Callable[[Sock], object]) -> Listener:
-    """Go on with a listening socket that came from another process."""
-    listener = Listener(loop, sock, accepted=accepted)
+def inherit_unix(loop: Loop, sock: Sock, *, path: str, keeper: Keeper) -> Listener:
+    """Go on with a listening socket, as one that came from another process; `path` is the file to remove, or empty."""
+    listener = Listener(loop, sock, keeper=keeper)
     listener.guard(path, allowed_uids())
     return listener
 
@@ -200,7 +208,7 @@ def connect_unix(path: str) -> Sock:
     return sock
 
 
-def listen_tcp(loop: Loop, host: str, *, port: int, accepted: Callable[[Sock], object]) -> Listener:
+def listen_tcp(loop: Loop, host: str, *, port: int, keeper: Keeper) -> Listener:
     """Listen on a numeric IPv4 or IPv6 address. Raises `OSError`."""
     family, address = resolve(host, port)
     sock = Sock(family, SOCK_STREAM)
@@ -214,7 +222,7 @@ def listen_tcp(loop: Loop, host: str, *, port: int, accepted: Callable[[Sock], o
     except OSError:
         sock.close()
         raise
-    return Listener(loop, sock, accepted=accepted)
+    return Listener(loop, sock, keeper=keeper)
 
 
 def start_connect(host: str, port: int) -> Sock:
@@ -223,7 +231,7 @@ def start_connect(host: str, port: int) -> Sock:
     Raises `OSError` when it fails at once.
     """
     family, address = resolve(host, port)
-    sock = Sock(family, SOCK_STREAM)
+    sock = SecurableSock(family, SOCK_STREAM)
     try:
         sock.setblocking(False)
         tune(sock)

@@ -248,7 +248,7 @@ class Handshake:
         self._owner = owner
         self._fd = sock.fileno()
         self._timer: Timer = loop.later(HANDSHAKE_SECONDS, self._silent)
-        loop.add(self._fd, IN if server else OUT, handler=self._step, crash=self._crashed)
+        loop.add(self._fd, IN if server else OUT, owner=self)
 
     def hurry(self, seconds: float) -> None:
         """Give it so many seconds from now, in place of the usual time."""
@@ -260,7 +260,8 @@ class Handshake:
         self._timer.cancel()
         self._loop.remove(self._fd)
 
-    def _step(self, _event: int) -> None:
+    def ready(self, _event: int) -> None:
+        """One step of the handshake."""
         try:
             self._tls.do_handshake()
         except SSLWantReadError:
@@ -283,7 +284,8 @@ class Handshake:
     def _silent(self, seconds: float = HANDSHAKE_SECONDS) -> None:
         self._fail(TimeoutError(f"no TLS handshake within {seconds:g} s"))
 
-    def _crashed(self) -> None:
+    def crashed(self) -> None:
+        """A handler of ours failed: end."""
         self._fail(ConnectionError("the handshake's handler failed"))
 
     def _fail(self, error: Exception) -> None:

@@ -110,9 +110,9 @@ class AgentFront:
     def abandon(self, waiters: list[Waiter]) -> None:
         """The callers have gone: a dial for which nobody waits any more ends."""
         for link in self.links():
-            left = [waiter for waiter in link.waiters if waiter not in waiters]
+            left = tuple(waiter for waiter in link.waiters if waiter not in waiters)
             if link.waiters and not left and link.dialling() and not link.stands():
-                link.waiters = []
+                link.waiters = ()
                 self.close(link.sandbox)
             else:
                 link.waiters = left

@@ -199,7 +199,7 @@ def _target(payload: bytes) -> Target:
     files = TlsFiles(ca=ca, cert=cert, key=key, min_version=version)
     files.ciphers = tuple(name for name in _text(payload, 9).replace(":", ",").replace(" ", "").split(",") if name)
     addresses = tuple(address.decode("utf-8", "replace") for address in edits.all_bytes(payload, 2))
-    target = Target(addresses, edits.last_varint(payload, 3), server_name=_text(payload, 4), files=files)
+    target = Target(addresses, edits.last_varint(payload, 3), server_name=intern(_text(payload, 4)), files=files)
     target.skip_verify = bool(edits.last_varint(payload, 10))
     target.disable_tls = bool(edits.last_varint(payload, 11))
     target.volumes = tuple((_text(one, 1), _text(one, 2)) for one in edits.all_bytes(payload, 12))

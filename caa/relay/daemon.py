@@ -154,10 +154,9 @@ class Relay:
     def inherit(self, socks: Sequence[Sock], *, lock: int) -> None:
         """Everything has come from the relay before us: its lock, and the sockets of shims and node."""
         self.lock = lock
-        paths = (self._hypervisor_socket(), self._command_socket())
-        fronts = (self.hypervisor.accepted, self.commands.accepted)
-        for sock, path, accepted in zip(socks, paths, fronts, strict=True):
-            self.listeners.append(inherit_unix(self.loop, sock, path=path, accepted=accepted))
+        shims, node = socks
+        self.listeners.append(inherit_unix(self.loop, shims, path=self._hypervisor_socket(), keeper=self.hypervisor))
+        self.listeners.append(inherit_unix(self.loop, node, path=self._command_socket(), keeper=self.commands))
         say(f"took over from another relay: {len(self.agents.links())} links")
         self._await_heirs()
 
@@ -205,8 +204,8 @@ class Relay:
         self._take_lock()
         _refuse_second(hypervisor)
         try:
-            node = listen_unix(self.loop, self._command_socket(), accepted=self.commands.accepted)
-            self.listeners = [listen_unix(self.loop, hypervisor, accepted=self.hypervisor.accepted), node]
+            node = listen_unix(self.loop, self._command_socket(), keeper=self.commands)
+            self.listeners = [listen_unix(self.loop, hypervisor, keeper=self.hypervisor), node]
         except OSError as error:
             raise CannotStart(f"cannot listen: {error.strerror or error}") from error
         self.hurry()
@@ -215,7 +214,7 @@ class Relay:
     def _await_heirs(self) -> None:
         say(f"serving {self._hypervisor_socket()}")
         try:
-            self._heirs = listen_unix(self.loop, self._handover_socket(), accepted=self._giver.accepted)
+            self._heirs = listen_unix(self.loop, self._handover_socket(), keeper=self._giver)
         except OSError as error:
             say(f"no other relay can take over from this one: {self._handover_socket()}: {error.strerror or error}")
 
@@ -315,19 +314,25 @@ def _make_parents(path: str) -> None:
 class _Signals:
     """SIGTERM and SIGINT as events of the loop: a handler could come between any two steps of ours."""
 
-    __slots__ = ("_read", "_write")
+    __slots__ = ("_loop", "_read", "_told", "_write")
 
     def __init__(self, loop: Loop, told: Callable[[], object]) -> None:
+        self._loop = loop
+        self._told = told
         self._read, self._write = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
         set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in (SIGTERM, SIGINT):
             signal(number, lambda _signal, _frame: None)
+        loop.add(self._read, IN, owner=self)
 
-        def ready(_event: int) -> None:
-            for _ in posix.read(self._read, 16):
-                told()
+    def ready(self, _event: int) -> None:
+        """A signal has come."""
+        for _ in posix.read(self._read, 16):
+            self._told()
 
-        loop.add(self._read, IN, handler=ready, crash=loop.stop)
+    def crashed(self) -> None:
+        """Without signals nobody could end us in peace: end now."""
+        self._loop.stop()
 
 
 def main(argv: Sequence[str]) -> int:

@@ -186,15 +186,23 @@ class Dialler:
             self._failed(error)
             return
         self._timer = self._loop.later(CONNECT_SECONDS, self._no_connection)
-        self._loop.add(self._sock.fileno(), OUT, handler=self._connected, crash=self._crashed)
+        self._loop.add(self._sock.fileno(), OUT, owner=self)
 
     def _no_connection(self) -> None:
         self._failed(TimeoutError(f"no connection within {CONNECT_SECONDS:g} s"))
 
-    def _crashed(self) -> None:
+    def crashed(self) -> None:
+        """A handler of ours failed: end."""
         self._failed(ConnectionError("a fault in the relay"))
 
-    def _connected(self, _event: int) -> None:
+    def ready(self, _event: int) -> None:
+        """The connection is made or has failed; later, the peer speaks."""
+        if self._tls is None:
+            self._connected()
+        else:
+            self._spoke(self._tls)
+
+    def _connected(self) -> None:
         sock = self._sock
         if sock is None:
             return
@@ -235,7 +243,7 @@ class Dialler:
         self._tls = tls
         wait = min(max(2 * (self._loop.now() - self._try), 0.005), 0.2)
         self._timer = self._loop.later(wait, self._settled)
-        self._loop.add(sock.fileno(), IN, handler=self._spoke, crash=self._crashed)
+        self._loop.add(sock.fileno(), IN, owner=self)
 
     def not_secured(self, _sock: Sock, error: Exception) -> None:
         """The handshake failed; the socket is closed with the attempt."""
@@ -274,11 +282,9 @@ class Dialler:
         self._greeter = None
         self._failed(error)
 
-    def _spoke(self, _event: int) -> None:
-        if self._tls is None:
-            return
+    def _spoke(self, tls: TlsObject) -> None:
         try:
-            got = self._tls.read(1, self._loop.buffer)
+            got = tls.read(1, self._loop.buffer)
         except WANT:
             return  # session tickets
         except OSError as error:

@@ -59,7 +59,6 @@ class Link:
 
     __slots__ = (
         "_dialler",
-        "_directory",
         "_front",
         "_got",
         "_held",
@@ -81,7 +80,6 @@ class Link:
     def __init__(self, front: Front, sandbox: str, *, target: Target) -> None:
         self._front = front
         self.loop = front.loop
-        self._directory = f"{front.pods_dir}/{sandbox}"
         self._dialler: Dialler | None = None
         self.listener: Listener | None = None
         self.mux: PlainMux | SessionMux | None = None
@@ -94,12 +92,12 @@ class Link:
         self._held = False  # the first dial stands still
         self.sandbox = sandbox
         self.target = target
-        self.waiters: list[Waiter] = []
+        self.waiters: tuple[Waiter, ...] = ()
 
     def dial(self, seconds: float, waiter: Waiter) -> None:
         """Start dialling. Raises `Refused` when the certificates cannot be used."""
         self._dial(seconds)
-        self.waiters.append(waiter)
+        self.waiters += (waiter,)
 
     def _dial(self, seconds: float) -> None:
         context = self._front.context(self.target, session=bool(self._front.grace))
@@ -113,11 +111,11 @@ class Link:
 
         def too_late() -> None:
             if waiter in self.waiters:
-                self.waiters.remove(waiter)
+                self.waiters = tuple(one for one in self.waiters if one is not waiter)
                 text = f"sandbox {self.sandbox}: the link was down for the whole {seconds:.1f} s"
                 waiter.refused(Refused(DEADLINE_EXCEEDED, text))
 
-        self.waiters.append(waiter)
+        self.waiters += (waiter,)
         if self.stands():
             self._front.loop.later(seconds, too_late)
 
@@ -161,7 +159,7 @@ class Link:
             self._resuming = None
 
     def _tell(self, refused: Refused | None) -> None:
-        waiters, self.waiters = self.waiters, []
+        waiters, self.waiters = self.waiters, ()
         for waiter in waiters:
             if refused is None:
                 waiter.done()
@@ -172,7 +170,10 @@ class Link:
         if self.listener is not None:
             self.listener.close()
             self.listener = None
-        remove(self._directory)
+        remove(self._directory())
+
+    def _directory(self) -> str:
+        return f"{self._front.pods_dir}/{self.sandbox}"
 
     def moves(self) -> bool:
         """Whether there is anything to move; what is still dialled for the first time is asked for anew."""
@@ -268,12 +269,13 @@ class Link:
         self.mux = self._make_mux(sock, tls)
         self.see(self.mux)
         try:
-            own_directory(self._directory)
-            path = f"{self._directory}/{SOCKET}"
-            self.listener = listen_unix(self._front.loop, path, accepted=self.accepted)
+            directory = self._directory()
+            own_directory(directory)
+            path = f"{directory}/{SOCKET}"
+            self.listener = listen_unix(self._front.loop, path, keeper=self, removes=False)
         except OSError as error:
             self._front.forget(self)
-            text = f"cannot listen in {self._directory}: {error.strerror or error}"
+            text = f"cannot listen in {self._directory()}: {error.strerror or error}"
             self.close(Refused(INTERNAL, text))
             return
         self._tell(None)
@@ -283,7 +285,7 @@ class Link:
         if session is not None and session.up and tls is not None:
             return SessionMux(front, sock, tls=tls, session=session, keeper=self)
         self.session = None
-        return PlainMux(front.loop, sock, tls=tls, watch=front.watch, lost=self.lost)
+        return PlainMux(front.loop, sock, tls=tls, watch=front.watch, keeper=self)
 
     def see(self, mux: PlainMux | SessionMux) -> None:
         """Let the mux look at the requests that tell the guest of the pod's volumes."""

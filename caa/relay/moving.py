@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from caa.datapath.frames import HEADER_SIZE, Malformed
 from caa.datapath.handover import Fields, blob, blobs, close_all, millis, number
-from caa.datapath.mux import MAX_BRANCHES
+from caa.datapath.mux import AS_THEY_ARE, MAX_BRANCHES
 from caa.datapath.session import Session, StateError
 from caa.datapath.sockets import Sock, inherit_unix, is_listening
 from caa.datapath.tls import TlsFiles
 from caa.relay.dial import Target
-from caa.relay.folders import SOCKET
 from caa.relay.link import Link
 from caa.relay.plain_mux import PlainMux
 from caa.relay.session_mux import SessionMux
@@ -39,7 +38,7 @@ class BranchState:
         fields = Fields(data)
         self.part = bytearray(fields.blob(1)) if fields.number(2) else None
         self.drop = fields.number(3)
-        self.late = fields.blobs(4)
+        self.late = tuple(fields.blobs(4))
         self.rest = fields.blob(5)
 
 
@@ -56,7 +55,7 @@ class MuxState:
         self.skip, self.part = fields.number(6), fields.blob(7)
         calls = [Fields(one) for one in fields.blobs(8)]
         self.calls = [(call.number(1), call.number(2), call.number(3)) for call in calls]
-        self.answered = set(fields.numbers(9))
+        self.answered = tuple(fields.numbers(9))
         self.flight = {call.number(1): call.blob(2) for call in map(Fields, fields.blobs(10))}
         sent = fields.number(12)
         self.unsent = (sent - 1, fields.number(13)) if sent else None
@@ -149,7 +148,13 @@ def _mux_state(mux: Mux) -> bytes:
         number(5, place.get(mux.to, 0) if mux.to is not None else 0),
         number(6, mux.skip),
         blob(7, mux.part),
-        blobs(8, (number(1, up) + number(2, place[asker]) + number(3, own) for up, (asker, own) in mux.calls.items())),
+        blobs(
+            8,
+            (
+                number(1, up) + number(2, place[asker]) + number(3, own)
+                for up, (asker, own) in (mux.calls or {}).items()
+            ),
+        ),
     ]
     if isinstance(mux, SessionMux):
         parts += [number(9, stream) for stream in sorted(mux.answered)]
@@ -209,8 +214,7 @@ def take_up(front: AgentFront, arrived: Arrived, *, fds: Sequence[int]) -> Link:
         for state, sock in zip(arrived.mux.branches, socks[1:], strict=True):
             _take_branch(mux, state, sock=sock)
         _take_mux(mux, arrived.mux)
-        path = f"{front.pods_dir}/{arrived.sandbox}/{SOCKET}"
-        listener = inherit_unix(front.loop, socks[0], path=path, accepted=link.accepted)
+        listener = inherit_unix(front.loop, socks[0], path="", keeper=link)
     except BaseException:
         for sock in socks:
             front.loop.close(sock, sock.fileno())
@@ -244,7 +248,7 @@ def _sockets(fds: Sequence[int], *, listening: int) -> list[Sock]:
 def _new_mux(front: AgentFront, link: Link, *, session: Session | None) -> PlainMux | SessionMux:
     mux: PlainMux | SessionMux
     if session is None:
-        mux = PlainMux(front.loop, None, tls=None, watch=front.watch, lost=link.lost)
+        mux = PlainMux(front.loop, None, tls=None, watch=front.watch, keeper=link)
     else:
         mux = SessionMux(front, None, tls=None, session=session, keeper=link)
         mux.stopped = session.full
@@ -268,10 +272,9 @@ def _take_mux(mux: Mux, state: MuxState) -> None:
     mux.identity, mux.last = state.identity, state.last
     mux.direct, mux.owner, mux.to = (_branch(mux, place) for place in state.places)
     mux.skip, mux.part = state.skip, state.part
-    for up, place, own in state.calls:
-        asker = _branch(mux, place)
-        if asker is not None:
-            mux.calls[up] = asker, own
+    askers = ((up, _branch(mux, place), own) for up, place, own in state.calls)
+    calls = {up: (asker, own) for up, asker, own in askers if asker is not None}
+    mux.calls = calls if state.identity != AS_THEY_ARE else None
     mux.flight = dict(state.flight)
     if isinstance(mux, SessionMux):
         mux.answered = state.answered

@@ -8,10 +8,9 @@ from caa.datapath.mux import Mux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from caa.datapath.frames import Watch
     from caa.datapath.loop import Loop
+    from caa.datapath.mux import Keeper
     from caa.datapath.sockets import Sock
     from caa.datapath.tls import TlsObject
 
@@ -28,9 +27,9 @@ class PlainMux(Mux):
         *,
         tls: TlsObject | None,
         watch: Watch | None,
-        lost: Callable[[str], object],
+        keeper: Keeper,
     ) -> None:
-        super().__init__(loop, sock, tls=tls, watch=watch, lost=lost)
+        super().__init__(loop, sock, tls=tls, watch=watch, keeper=keeper)
         self.remember()
         self.stopped = sock is None
 
@@ -54,4 +53,4 @@ class PlainMux(Mux):
             branch.thaw()
         if self.fd >= 0:
             mask = IN * (not self._held) | OUT * (self.outlet.rest is not None)
-            self.loop.add(self.fd, mask, handler=self._ready, crash=self._crashed)
+            self.loop.add(self.fd, mask, owner=self)

@@ -13,7 +13,7 @@ from caa.datapath import edits
 from caa.datapath.branch import Branch
 from caa.datapath.flight import reask
 from caa.datapath.frames import HEADER, HEADER_SIZE, Malformed, answer, is_check, scan_answers, stream_of
-from caa.datapath.loop import IN
+from caa.datapath.loop import BUFFER_SIZE, IN
 from caa.datapath.mux import Mux
 from caa.datapath.pipe import RECORD, gather
 from caa.datapath.replay import LARGE
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from caa.datapath.clock import Clock
     from caa.datapath.frames import Buffer, Watch
     from caa.datapath.loop import Loop
+    from caa.datapath.mux import Keeper as Lasting
     from caa.datapath.session import Session
     from caa.datapath.sockets import Sock
     from caa.datapath.tls import TlsObject
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
         clock: Clock
         watch: Watch | None
 
-    class Keeper(Protocol):
-        def lost(self, why: str, /) -> object: ...
+    class Keeper(Lasting, Protocol):
         def cut(self, why: str, /) -> object: ...
 
 
@@ -72,7 +72,9 @@ class SessionMux(Mux):
     forwarder was restarted.
     """
 
-    __slots__ = ("_clock", "_keeper", "_stirred", "_wait", "answered", "session", "unsent")
+    _keeper: Keeper
+    _tls: TlsObject
+    __slots__ = ("_clock", "_stirred", "_wait", "answered", "session", "unsent")
 
     def __init__(
         self,
@@ -86,13 +88,12 @@ class SessionMux(Mux):
         """Without a `sock` it waits for `go_on`, as between two links."""
         self.session = session
         self._clock = ground.clock
-        self._keeper = keeper
         self._stirred = False
         self._wait = b""  # the beginning of a frame that is not whole, not counted as received
         # Since the cut: bytes of the session before it, and the highest id among them. None while nothing tells.
         self.unsent: tuple[int, int] | None = None
-        self.answered: set[int] = set()  # calls answered here, whose answers are dropped
-        super().__init__(ground.loop, sock, tls=tls, watch=ground.watch, lost=keeper.lost)
+        self.answered: tuple[int, ...] = ()  # calls answered here, whose answers are dropped
+        super().__init__(ground.loop, sock, tls=tls, watch=ground.watch, keeper=keeper)
         self.remember()
         if sock is not None:
             self._start()
@@ -113,7 +114,7 @@ class SessionMux(Mux):
         count, highest = self.unsent or (self.session.sent, self.last)
         waiting = self.session.since(count)
         self.session = session
-        self.answered.clear()
+        self.answered = ()
         numbers = reask(self, highest)
         if waiting and not self.closed:
             self.send(memoryview(waiting), None)
@@ -123,12 +124,15 @@ class SessionMux(Mux):
         """Nobody dials any more."""
         self._end(why)
 
+    def _choose_reader(self) -> None:
+        """There is TLS always, which is read without more objects."""
+
     def _start(self) -> None:
         self._clock.add(self)
         self._drain()
         self._go_on()
         if self.fd >= 0:
-            self._ready(IN)
+            self.ready(IN)
 
     def new_branch(self) -> Branch:
         return ShimBranch(self)
@@ -183,25 +187,26 @@ class SessionMux(Mux):
 
     # From the link
 
-    def _ready(self, event: int) -> None:
+    def ready(self, event: int) -> None:
+        """The link brings answers, or has room for requests."""
         if event != IN:
             self._unusual(event)
             return
-        buffer = self.loop.buffer
+        buffer, tls = self.loop.buffer, self._tls
         held = len(self._wait)
         try:
             if held:
                 buffer[:held] = self._wait
-                got = self._read(buffer[held:])
+                got = tls.read(BUFFER_SIZE, buffer[held:])
             else:
-                got = self._read(buffer)
+                got = tls.read(BUFFER_SIZE, buffer)
         except WANT:
             return
         except OSError as error:
             self._broken(reason(error))
             return
         if got == RECORD:
-            got = gather(self._read, buffer, got=held + got)
+            got = gather(tls.read, buffer, got=held + got)
         elif got:
             got += held
         else:
@@ -260,7 +265,7 @@ class SessionMux(Mux):
 
     def _asker(self, data: memoryview, at: int, *, stream: int) -> Branch | None:
         if stream in self.answered:
-            self.answered.discard(stream)
+            self.answered = tuple(one for one in self.answered if one != stream)
             return None
         return super()._asker(data, at, stream=stream)
 
@@ -325,7 +330,7 @@ class SessionMux(Mux):
         for stream in [stream for stream, frame in (self.flight or {}).items() if is_check(frame, 0)]:
             branch, own = self.take_back(stream)
             if stream <= self.identity:
-                self.answered.add(stream)
+                self.answered += (stream,)
             if branch is not None:
                 branch.own(answer(own, SERVING))
 

@@ -89,7 +89,7 @@ class Scribe:
         self._done: list[tuple[Written, str]] = []
         self._running = False
         self._event = posix.eventfd(0, posix.EFD_CLOEXEC | posix.EFD_NONBLOCK)
-        loop.add(self._event, IN, handler=self._tell, crash=self._crashed)
+        loop.add(self._event, IN, owner=self)
 
     def write(self, sandbox: str, written: Written) -> None:
         """Make a stop durable, then call `written` in the loop."""
@@ -118,7 +118,8 @@ class Scribe:
         self._done += [(written, failed.get(sandbox, "")) for sandbox, written in batch]
         posix.eventfd_write(self._event, 1)
 
-    def _tell(self, _event: int) -> None:
+    def ready(self, _event: int) -> None:
+        """Tell what has been written."""
         try:
             posix.eventfd_read(self._event)
         except BlockingIOError:
@@ -129,7 +130,7 @@ class Scribe:
             written, problem = self._done.pop(0)
             written(problem)
 
-    def _crashed(self) -> None:
+    def crashed(self) -> None:
         """One answer failed, its connection is gone; the others are told with another event."""
         posix.eventfd_write(self._event, 1)
 

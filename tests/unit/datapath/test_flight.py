@@ -46,12 +46,12 @@ class Field:
         loop: Any = self
         self.up = Ear(1)
         up: Any = self.up
-        self.lost: list[str] = []
-        self.mux = Mux(loop, up, tls=None, watch=None, lost=self.lost.append)
+        self.ends: list[str] = []
+        self.mux = Mux(loop, up, tls=None, watch=None, keeper=self)
         self.mux.remember()
 
-    def add(self, fd: int, _mask: int, *, handler: Any, crash: Any) -> None:
-        self.handlers[fd] = handler
+    def add(self, fd: int, _mask: int, *, owner: Any) -> None:
+        self.handlers[fd] = owner.ready
 
     def ask(self, _fd: int, _events: int) -> None: ...
     def mute(self, _fd: int, _events: int) -> None: ...
@@ -61,6 +61,9 @@ class Field:
 
     def count(self, what: str, _text: str = "") -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
+
+    def lost(self, why: str) -> None:
+        self.ends.append(why)
 
     def shim(self) -> Any:
         ear: Any = Ear(10 + len(self.handlers))
@@ -144,7 +147,7 @@ def test_flight_is_exactly_what_waits_for_an_answer(seed: int, shims: int) -> No
             if cut < len(data):
                 field.say(field.up, data[cut:])
         assert field.flight() == sorted(waiting)
-    assert not field.lost
+    assert not field.ends
 
 
 def split(data: bytes) -> list[bytes]:

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,14 @@ def pipes() -> Iterator[list[tuple[int, int]]]:
     for pair in ends:
         for fd in pair:
             os.close(fd)
+
+
+class Owner:
+    """Whose handler may fail."""
+
+    def __init__(self, ready: Callable[[int], object], crashed: Callable[[], object] = lambda: None) -> None:
+        self.ready = ready
+        self.crashed = crashed
 
 
 class Closed:
@@ -50,8 +58,8 @@ def test_a_failing_handler_costs_its_own_connection_only(
         if len(seen) == 3:
             loop.stop()
 
-    loop.add(pipes[0][0], IN, handler=fail, crash=crash)
-    loop.add(pipes[1][0], IN, handler=read, crash=lambda: None)
+    loop.add(pipes[0][0], IN, owner=Owner(fail, crash))
+    loop.add(pipes[1][0], IN, owner=Owner(read))
     os.write(pipes[0][1], b"x")
     os.write(pipes[1][1], b"one")
     loop.later(0.01, lambda: os.write(pipes[1][1], b"two"))
@@ -67,7 +75,7 @@ def test_a_crash_that_fails_too_is_taken_out(pipes: list[tuple[int, int]]) -> No
     def fail(_event: int = 0) -> None:
         raise RuntimeError("again")
 
-    loop.add(pipes[0][0], IN, handler=fail, crash=fail)
+    loop.add(pipes[0][0], IN, owner=Owner(fail, fail))
     os.write(pipes[0][1], b"x")
     loop.later(0.02, loop.stop)
     loop.run()
@@ -131,7 +139,7 @@ def test_nothing_asked_for_is_no_event_at_all(pipes: list[tuple[int, int]]) -> N
     loop = Loop()
     seen: list[int] = []
     end, other = os.pipe()
-    loop.add(end, IN, handler=seen.append, crash=lambda: None)
+    loop.add(end, IN, owner=Owner(seen.append))
     loop.mute(end, IN)
     os.close(other)
     loop.later(0.02, loop.stop)
@@ -152,7 +160,7 @@ def test_what_is_closed_is_closed_after_the_batch(pipes: list[tuple[int, int]]) 
         loop.close(thing, pipes[0][0])
         states.append(thing.closed)
 
-    loop.add(pipes[0][0], IN, handler=end, crash=lambda: None)
+    loop.add(pipes[0][0], IN, owner=Owner(end))
     os.write(pipes[0][1], b"x")
     loop.later(0.01, loop.stop)
     loop.run()

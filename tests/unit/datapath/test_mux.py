@@ -70,9 +70,9 @@ class PretendLoop:
         self.socks[sock.fd] = sock
         return sock
 
-    def add(self, fd: int, mask: int, *, handler: Callable[[int], object], crash: object) -> None:
+    def add(self, fd: int, mask: int, *, owner: Any) -> None:
         self.masks[fd] = mask
-        self.handlers[fd] = handler
+        self.handlers[fd] = owner.ready
 
     def ask(self, fd: int, events: int) -> None:
         self.masks[fd] = self.masks.get(fd, 0) | events
@@ -118,9 +118,12 @@ class World:
     def __init__(self, rewrites: dict[str, Any] | None = None) -> None:
         self.loop: Any = PretendLoop()
         self.up: Any = self.loop.sock()
-        self.lost: list[str] = []
+        self.ends: list[str] = []
         watch = frames.Watch(rewrites) if rewrites else None
-        self.mux = Mux(self.loop, self.up, tls=None, watch=watch, lost=self.lost.append)
+        self.mux = Mux(self.loop, self.up, tls=None, watch=watch, keeper=self)
+
+    def lost(self, why: str) -> None:
+        self.ends.append(why)
 
     def shim(self) -> tuple[Any, Branch]:
         sock = self.loop.sock()
@@ -278,7 +281,7 @@ def test_every_answer_reaches_its_caller(calls: list[list[int]], seed: int, narr
         done = all(shim.dead() or not (shim.expected or shim.unsent) for shim in shims)
         if done and not any(busy):
             break
-    assert not world.lost
+    assert not world.ends
     assert "malformed" not in world.loop.counts
     for shim in shims:
         assert shim.dead() or not shim.expected
@@ -444,7 +447,7 @@ def test_a_malformed_request_ends_its_connection_only(header: bytes) -> None:
     assert world.loop.counts["malformed"] == 1
     world.say(world.up, frames.answer(1, b"ok"))
     assert split(good.out) == [(1, 2, frames.answer(1, b"ok")[10:])]
-    assert not world.lost
+    assert not world.ends
 
 
 def test_a_malformed_answer_ends_the_link() -> None:
@@ -454,7 +457,7 @@ def test_a_malformed_answer_ends_the_link() -> None:
     world.say(world.up, frames.frame(1, b"", kind=frames.REQUEST))
     assert shim.closed
     assert world.up.closed
-    assert len(world.lost) == 1
+    assert len(world.ends) == 1
 
 
 def test_the_end_of_the_link_ends_all_once() -> None:
@@ -462,7 +465,7 @@ def test_the_end_of_the_link_ends_all_once() -> None:
     socks = [world.shim()[0] for _ in range(3)]
     world.say(world.up, b"")
     assert all(sock.closed for sock in socks)
-    assert world.lost == ["closed by the peer"]
+    assert world.ends == ["closed by the peer"]
     world.mux.close()
     assert world.mux.attach(world.loop.sock(), None) is None
 

@@ -108,8 +108,8 @@ class PretendLoop:
     def cancel(self) -> None:
         """A timer that is cancelled fires in vain here: what it calls is harmless then."""
 
-    def add(self, fd: int, mask: int, *, handler: Any, crash: object) -> None:
-        self.masks[fd], self.handlers[fd] = mask, handler
+    def add(self, fd: int, mask: int, *, owner: Any) -> None:
+        self.masks[fd], self.handlers[fd] = mask, owner.ready
 
     def ask(self, fd: int, events: int) -> None:
         assert fd >= 0
@@ -178,7 +178,7 @@ class World:
         self.door = Door(limit=self.limit, pool=self.loop.pool)
         self.agent_in, self.agent_out = Pipe(), Pipe()
         agent = self.loop.end(self.agent_out, self.agent_in)
-        self.agent_mux = Mux(self.loop, agent, tls=None, watch=None, lost=self.said.append)
+        self.agent_mux = Mux(self.loop, agent, tls=None, watch=None, keeper=self)
         self.branch: SessionBranch | None = None
         self.held: list[bytes] = []  # answers that the agent has not given yet
         self.taken = bytearray()
