@@ -19,7 +19,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="The data path against four others.")
     parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=1.5, help="seconds a load (default %(default)s)")
-    parser.add_argument("--pods", type=int, default=100, help="pods of the memory slope (default %(default)s)")
+    parser.add_argument("--pods", type=int, default=400, help="pods of the memory slope (default %(default)s)")
     parser.add_argument(
         "--niceness", type=int, default=0, help="of our two processes (default %(default)s, as the others)"
     )

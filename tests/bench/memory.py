@@ -23,27 +23,29 @@ SETTLE = 2.0  # seconds in which a runtime gives back what a handshake or a call
 
 @dataclass(frozen=True)
 class PodCost:
-    """KiB of the first hop's proportional set size per pod."""
+    """KiB of the first hop's own memory per pod."""
 
     idle: float
     attached: float
 
 
 def pod_costs(ways: Sequence[Hops], programs: Programs, *, pods: int) -> Mapping[str, PodCost]:
-    """The slope between one pod and `pods`; the far end is the compiled guest hop for all ways but ours.
+    """The slope between a quarter of `pods` and all of them.
 
-    That one offers no session, so ours meets its own forwarder; one of those takes no more than `PODS_A_GUEST` links.
+    The far end is the compiled guest hop for all ways but ours. That one offers no session, so ours meets its own
+    forwarder; one of those takes no more than `PODS_A_GUEST` links.
     """
     far = next(way for way in ways if way.name == "c")
     return {way.name: _pod_cost(way, way if way.name == "ours" else far, programs, pods=pods) for way in ways}
 
 
 def _pod_cost(way: Hops, far: Hops, programs: Programs, *, pods: int) -> PodCost:
-    one, many = (_worker_pss(way, far, programs, pods=count) for count in (1, pods))
-    return PodCost(*((b - a) / (pods - 1) for a, b in zip(one, many, strict=True)))
+    few = pods // 4  # not 1: what a process takes once, in chunks, is no pod's
+    some, many = (_worker_memory(way, far, programs, pods=count) for count in (few, pods))
+    return PodCost(*((b - a) / (pods - few) for a, b in zip(some, many, strict=True)))
 
 
-def _worker_pss(way: Hops, far: Hops, programs: Programs, *, pods: int) -> tuple[int, int]:
+def _worker_memory(way: Hops, far: Hops, programs: Programs, *, pods: int) -> tuple[int, int]:
     """KiB with every link up and nobody attached, then with a shim on each."""
     with tempfile.TemporaryDirectory(prefix="caa-bench-") as name, ExitStack() as stack:
         near_folder, far_folder = Path(name, "near"), Path(name, "far")
@@ -55,11 +57,11 @@ def _worker_pss(way: Hops, far: Hops, programs: Programs, *, pods: int) -> tuple
             stack.enter_context(far.guest(far_folder, port=port, agent=end))
         worker = stack.enter_context(way.worker(near_folder, ports=ports, pods=pods))
         time.sleep(SETTLE)
-        idle = worker.program.pss_kib()
+        idle = worker.program.memory_kib()
         for path in worker.sockets:
             attach(stack.enter_context(socket.socket(socket.AF_UNIX)), path)
         time.sleep(SETTLE)
-        return idle, worker.program.pss_kib()
+        return idle, worker.program.memory_kib()
 
 
 def attach(shim: socket.socket, path: Path) -> None:

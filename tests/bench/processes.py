@@ -26,9 +26,9 @@ class Program:
         """Resident set size in KiB."""
         return self._field("status", "VmRSS:")
 
-    def pss_kib(self) -> int:
-        """Proportional set size in KiB: shared pages count for the part that is this process's."""
-        return self._field("smaps_rollup", "Pss:")
+    def memory_kib(self) -> int:
+        """Memory of its own in KiB. Pages of files are left out: their part changes with every other process."""
+        return self._field("smaps_rollup", "Pss_Anon:")
 
     def _field(self, file: str, name: str) -> int:
         for line in Path(f"/proc/{self.process.pid}/{file}").read_text().splitlines():
