@@ -32,7 +32,7 @@ def make(values: Settings, *, clock: Clock = _REAL, waits: Waits = _WAITS) -> Pr
     except ConfigError as error:
         raise ConfigError(str(error).replace("TAGS:", "GCP_LABELS:")) from error
     accelerators(values[settings.ACCELERATORS])
-    refuse_credentials(values[settings.CREDENTIALS])
+    refuse_credentials(values[settings.CREDENTIALS], universe=values[settings.UNIVERSE])
     pacing = rows.pacing(values, clock)
     workers = Workers(
         calls=Threads(_THREADS, "gcp"), waits=Threads(max(_THREADS, values[rows.CREATES_AT_ONCE]), "gcp-wait")

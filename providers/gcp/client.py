@@ -23,6 +23,7 @@ _CREDENTIALS = (
     "set GCP_CREDENTIALS, or give the node or its service account an identity (GKE workload identity, "
     "GOOGLE_APPLICATION_CREDENTIALS)"
 )
+_UNIVERSE = "googleapis.com"
 _KINDS = ("service_account", "external_account", "authorized_user")
 _BY_STATUS: Mapping[int, str] = MappingProxyType(
     {
@@ -62,7 +63,7 @@ class Access:
     project: str
     compute: str = ""
     resource_manager: str = ""
-    universe: str = "googleapis.com"
+    universe: str = _UNIVERSE
     read_timeout: float = 30.0
     wait_timeout: float = 60.0
 
@@ -206,16 +207,19 @@ class _Clients:
         return kind(credentials=self._credentials, client_options=options)
 
 
-def refuse_credentials(text: str) -> None:
-    """Raise `ConfigError`, which never holds the text, unless it is empty or JSON of a kind we take."""
+def refuse_credentials(text: str, *, universe: str) -> None:
+    """Raise `ConfigError`, which never holds the text, unless it is empty or JSON of a kind we take, for this cloud."""
     if not text:
         return
     try:
-        kind = json.loads(text).get("type")
+        info = json.loads(text)
+        kind, domain = info.get("type"), info.get("universe_domain") or _UNIVERSE
     except (ValueError, AttributeError):
         raise ConfigError("GCP_CREDENTIALS is not a JSON object: paste the whole key file") from None
     if kind not in _KINDS:
         raise ConfigError(f"GCP_CREDENTIALS has another type than {', '.join(_KINDS)}: paste the whole key file")
+    if domain != universe:
+        raise ConfigError(f"GCP_UNIVERSE_DOMAIN is {universe}, and GCP_CREDENTIALS is of another cloud: change one")
 
 
 def credentials(access: Access) -> Any:

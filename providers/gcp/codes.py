@@ -18,6 +18,8 @@ _KEYS = (
     "the node's service account), and the node's clock"
 )
 _PLACES = "name more types in FALLBACK_TYPES or more zones in FALLBACK_ZONES"
+# Seen by operators of other software: kubernetes-sigs/cluster-api-provider-gcp issue 1437.
+_PLACES_OR_TEE = f"{_PLACES}; a zone that lacks the TEE says the same"
 _QUOTA = "ask Google to raise the project's quota in this region, or name zones of other regions in FALLBACK_ZONES"
 _SLOWER = "lower CLOUD_CALLS_PER_SECOND: the limit is the project's, not the node's"
 _ADDRESSES = "take a larger GCP_SUBNETWORK"
@@ -83,7 +85,7 @@ CODES = ErrorCodes(
             "authError": _KEYS,
             "required": _KEYS,
             "ZONE_RESOURCE_POOL_EXHAUSTED": _PLACES,
-            "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS": _PLACES,
+            "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS": _PLACES_OR_TEE,
             "STOCKOUT": _PLACES,
             "IP_SPACE_EXHAUSTED": _ADDRESSES,
             "IP_SPACE_EXHAUSTED_WITH_DETAILS": _ADDRESSES,

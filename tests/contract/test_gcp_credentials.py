@@ -14,7 +14,7 @@ ACCESS_KEY = "AKIAEXAMPLE"
 EVERY_CLIENT = {
     "instances.insert", "instances.aggregatedList", "instances.delete", "zoneOperations.wait", "machineTypes.list",
     "images.get", "zones.get", "regions.get", "disks.get", "disks.aggregatedList", "subnetworks.get",
-    "networks.getEffectiveFirewalls", "projects.testIamPermissions", "tagValues.namespaced",
+    "networks.getEffectiveFirewalls", "projects.testIamPermissions", "tagValues.getNamespaced",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What is asked of Compute Engine, as readable files, and a named test for each defect of the reference's driver."""
+"""What is asked of Compute Engine, as readable files; what is refused before it costs anything."""
 
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from caa.errors import ConfigError, InvalidRequest, Misconfigured, ProviderError
+from caa.errors import CapacityError, ConfigError, InstanceTypeError, InvalidRequest, Misconfigured
 from caa.model.ids import InstanceId
 from caa.model.instance import Sizing
 from caa.provider.choose import choose
-from tests.fakes.faults import ALWAYS, Fault
-from tests.fakes.gcp.world import OWNER, World, launch, world
+from tests.fakes.gcp.world import World, launch, world
 from tests.fakes.golden import assert_golden
 
 
@@ -20,15 +19,6 @@ from tests.fakes.golden import assert_golden
 async def gcp(tmp_path: Path) -> AsyncIterator[World]:
     async with world(tmp_path) as made:
         yield made
-
-
-async def body_of(gcp: World, *, settings: Mapping[str, str], **request: object) -> dict[str, Any]:
-    """The body of one insert, whose instance is removed again."""
-    driver = gcp.make(**settings)
-    made = await driver.create(launch(**request))  # type: ignore[arg-type]
-    await driver.delete(made.id)
-    await driver.close()
-    return gcp.cloud.inserts[-1]
 
 
 def readable(body: Mapping[str, Any]) -> str:
@@ -39,10 +29,10 @@ class TestGolden:
     """One plain, one confidential, one fully loaded launch. Remove a file to write it anew."""
 
     async def test_plain(self, gcp: World) -> None:
-        assert_golden("gcp-launch-plain.json", readable(await body_of(gcp, settings={"DISABLECVM": "true"})))
+        assert_golden("gcp-launch-plain.json", readable(await gcp.body_of(settings={"DISABLECVM": "true"})))
 
     async def test_confidential(self, gcp: World) -> None:
-        assert_golden("gcp-launch-confidential.json", readable(await body_of(gcp, settings={})))
+        assert_golden("gcp-launch-confidential.json", readable(await gcp.body_of(settings={})))
 
     async def test_fully_loaded(self, gcp: World) -> None:
         settings = {
@@ -64,160 +54,7 @@ class TestGolden:
             "GCP_LABELS": "cost=7",
         }
         volume = gcp.cloud.make_disk("europe-west3-a", "pvc-1")
-        assert_golden("gcp-launch-loaded.json", readable(await body_of(gcp, settings=settings, volumes=(volume,))))
-
-
-class TestDefectsOfTheReference:
-    """providers.md 5.1 and 5.2, the part about Google Cloud."""
-
-    async def test_every_client_has_the_credentials(self, gcp: World) -> None:
-        """There only one had; images, types and tags asked the environment. Here it has none, and all is asked."""
-        driver = gcp.make(TAGS="team=blue")
-        made = await driver.create(launch())
-        assert {"images.get", "machineTypes.list", "tagValues.namespaced", "zones.get"} <= set(gcp.wire.calls())
-        await driver.delete(made.id)
-        await driver.close()
-
-    async def test_the_smallest_type_that_fits_is_found_in_an_unsorted_list(self, gcp: World) -> None:
-        driver = gcp.make(GCP_INSTANCE_TYPES="n2d-standard-4,n2d-highcpu-8,n2d-standard-2")
-        types = await driver.instance_types()
-        assert choose(Sizing(vcpus=4, memory_mib=8192), types, default="n2d-standard-2") == "n2d-highcpu-8"
-        assert choose(Sizing(memory_mib=16384), types, default="n2d-standard-2") == "n2d-standard-4"
-        await driver.close()
-
-    async def test_tags_are_asked_for_once_and_only_when_they_are_set(self, gcp: World) -> None:
-        """There all keys and all values were listed for every pod."""
-        await body_of(gcp, settings={})
-        assert "tagValues.namespaced" not in gcp.wire.calls()
-        driver = gcp.make(TAGS="team=blue")
-        for name in ("podvm-web-00000001", "podvm-web-00000002"):
-            await driver.delete((await driver.create(launch(name))).id)
-        assert gcp.wire.calls().count("tagValues.namespaced") == 1
-        await driver.close()
-
-    async def test_a_tag_that_does_not_exist_costs_nothing_and_is_told(self, gcp: World) -> None:
-        """There errors were swallowed, and a failed binding removed a healthy pod VM."""
-        driver = gcp.make(TAGS="team=green")
-        with pytest.raises(Misconfigured, match="TAGS names the resource-manager tag demo-project/team/green"):
-            await driver.create(launch())
-        assert not gcp.cloud.inserts
-        await driver.close()
-
-    async def test_tags_are_bound_in_the_insert(self, gcp: World) -> None:
-        body = await body_of(gcp, settings={"TAGS": "team=blue"})
-        assert body["params"] == {"resourceManagerTags": {"tagKeys/11": "tagValues/12"}}
-        assert body["disks"][0]["initializeParams"]["resourceManagerTags"] == {"tagKeys/11": "tagValues/12"}
-
-    async def test_a_wait_that_fails_leaks_nothing(self, gcp: World) -> None:
-        """There the instance was forgotten."""
-        gcp.waits = type(gcp.waits)(read_timeout=1.0, long_poll=1.0, running=5, looks=5)
-        driver = gcp.make()
-        gcp.google.faults.plan("zoneOperations.wait", Fault.UNAUTHORISED, times=ALWAYS)
-        with pytest.raises(ProviderError, match="forbidden"):
-            await driver.create(launch())
-        assert gcp.cloud.ledger.made["instance"] == 1
-        await driver.close()
-
-    async def test_the_stack_type_is_the_apis_word(self, gcp: World) -> None:
-        assert (await body_of(gcp, settings={}))["networkInterfaces"][0]["stackType"] == "IPV4_ONLY"
-        driver = gcp.make(GCP_STACK_TYPE="IPV6_ONLY")
-        made = await driver.create(launch())
-        assert made.addresses[0].version == 6
-        await driver.delete(made.id)
-        await driver.close()
-
-    @pytest.mark.parametrize(
-        "name",
-        [
-            "podvm",
-            "projects/demo-project/global/images/podvm",
-            "/projects/demo-project/global/images/podvm",
-            "https://www.googleapis.com/compute/v1/projects/demo-project/global/images/podvm",
-            "projects/demo-project/global/images/family/podvm",
-        ],
-    )
-    async def test_every_form_of_an_image_works(self, gcp: World, name: str) -> None:
-        body = await body_of(gcp, settings={"PODVM_IMAGE_NAME": name})
-        assert body["disks"][0]["initializeParams"]["sourceImage"] == "projects/demo-project/global/images/podvm"
-
-    async def test_public_and_private_addresses_in_order(self, gcp: World) -> None:
-        """There the private ones were dropped, and without a public one the list was empty."""
-        gcp.cloud.delays.address = 0.2
-        driver = gcp.make(USE_PUBLIC_IP="true")
-        made = await driver.create(launch())
-        assert [str(one).split(".", maxsplit=1)[0] for one in made.addresses] == ["34", "10"]
-        await driver.delete(made.id)
-        await driver.close()
-
-    async def test_gpus_are_counted_and_attached(self, gcp: World) -> None:
-        """There the annotation found no type, and attached nothing."""
-        settings = {
-            "DISABLECVM": "true",
-            "GCP_INSTANCE_TYPES": "g2-standard-4,n1-standard-8",
-            "GCP_ACCELERATORS": "n1-standard-8=nvidia-tesla-t4:2",
-        }
-        driver = gcp.make(**settings)
-        types = await driver.instance_types()
-        assert choose(Sizing(gpus=1), types, default="n2d-standard-2") == "g2-standard-4"
-        assert choose(Sizing(gpus=2), types, default="n2d-standard-2") == "n1-standard-8"
-        await driver.close()
-        body = await body_of(gcp, settings=settings, instance_type="n1-standard-8")
-        assert body["guestAccelerators"][0]["acceleratorCount"] == 2
-        own = await body_of(gcp, settings=settings, instance_type="g2-standard-4")
-        assert own["scheduling"]["onHostMaintenance"] == "TERMINATE"
-        assert own["disks"][0]["initializeParams"]["diskType"].endswith("/pd-balanced")
-
-    async def test_shielded_vm_is_switchable(self, gcp: World) -> None:
-        body = await body_of(gcp, settings={"ENABLE_SECURE_BOOT": "true"})
-        assert body["shieldedInstanceConfig"] == {
-            "enableSecureBoot": True,
-            "enableVtpm": True,
-            "enableIntegrityMonitoring": True,
-        }
-
-    async def test_everything_carries_the_owners_labels(self, gcp: World) -> None:
-        driver = gcp.make(GCP_LABELS="team=blue")
-        made = await driver.create(launch())
-        assert {one.kind for one in gcp.cloud.ledger.alive()} == {"instance", "disk"}
-        for one in gcp.cloud.ledger.alive():
-            assert one.tags["caa-cluster"] == OWNER.cluster, one
-            assert one.tags["team"] == "blue", one
-        await driver.delete(made.id)
-        await driver.close()
-
-    async def test_delete_of_what_is_long_gone_is_success(self, gcp: World) -> None:
-        """There 404 was an error for ever."""
-        driver = gcp.make()
-        for name in ("", "podvm-gone-00000000", "disk/europe-west3-a/podvm-gone-00000000", "A B"):
-            await driver.delete(InstanceId(name))
-        await driver.close()
-
-    async def test_user_data_that_is_too_long_never_reaches_the_cloud(self, gcp: World) -> None:
-        driver = gcp.make()
-        with pytest.raises(InvalidRequest, match="262144"):
-            await driver.create(launch(user_data=b"#" * 196609))
-        assert gcp.wire.calls() == []
-        made = await driver.create(launch(user_data=b"#" * 196608))
-        await driver.delete(made.id)
-        await driver.close()
-
-    async def test_volumes_of_another_zone_cost_nothing(self, gcp: World) -> None:
-        volume = gcp.cloud.make_disk("europe-west3-b", "pvc-2")
-        driver = gcp.make()
-        with pytest.raises(InvalidRequest, match="FALLBACK_ZONES"):
-            await driver.create(launch(volumes=(volume,)))
-        assert not gcp.cloud.inserts
-        there = gcp.make(FALLBACK_ZONES="europe-west3-b")
-        made = await there.create(launch(volumes=(volume,)))
-        await there.delete(made.id)
-        assert gcp.cloud.disk("europe-west3-b", "pvc-2")["users"] == []
-        await driver.close()
-        await there.close()
-
-    async def test_the_endpoint_holds_for_operations(self, gcp: World) -> None:
-        """providers.md 6.3: the SDK's own wait goes to Google whatever the endpoint is."""
-        await body_of(gcp, settings={})
-        assert "zoneOperations.wait" in gcp.wire.calls()
+        assert_golden("gcp-launch-loaded.json", readable(await gcp.body_of(settings=settings, volumes=(volume,))))
 
 
 class TestConfidential:
@@ -234,7 +71,7 @@ class TestConfidential:
     )
     async def test_the_tee_follows_the_machine_type(self, gcp: World, machine_type: str, named: str, tee: str) -> None:
         settings = {"GCP_MACHINE_TYPE": machine_type, "GCP_CONFIDENTIAL_TYPE": named}
-        body = await body_of(gcp, settings=settings)
+        body = await gcp.body_of(settings=settings)
         assert body["confidentialInstanceConfig"]["confidentialInstanceType"] == tee
 
     @pytest.mark.parametrize(
@@ -257,6 +94,20 @@ class TestConfidential:
         assert not gcp.cloud.inserts
         await driver.close()
 
+    async def test_a_zone_that_has_the_type_and_not_the_tee(self, gcp: World) -> None:
+        """No call of Google's tells which zones have TDX; the insert fails as if there were no room."""
+        gcp.cloud.zones["europe-west3-b"].append("Intel Sapphire Rapids")
+        gcp.cloud.without_tee = {("TDX", "europe-west3-a")}
+        driver = gcp.make(GCP_MACHINE_TYPE="c3-standard-4", FALLBACK_ZONES="europe-west3-b")
+        made = await driver.create(launch())
+        assert gcp.cloud.inserts[-1]["machineType"].startswith("zones/europe-west3-b/")
+        assert gcp.cloud.inserts[-1]["confidentialInstanceConfig"]["confidentialInstanceType"] == "TDX"
+        await driver.delete(made.id)
+        gcp.cloud.without_tee.add(("TDX", "europe-west3-b"))
+        with pytest.raises(CapacityError, match="a zone that lacks the TEE says the same"):
+            await driver.create(launch("podvm-web-99999999"))
+        await driver.close()
+
     async def test_pods_are_offered_types_with_the_tee_only(self, gcp: World) -> None:
         driver = gcp.make(GCP_INSTANCE_TYPES="e2-medium,c2d-standard-2,n2d-standard-4", GCP_CONFIDENTIAL_TYPE="SEV_SNP")
         assert {one.name for one in await driver.instance_types()} == {"n2d-standard-2", "n2d-standard-4"}
@@ -274,6 +125,29 @@ class TestAcceptance:
             await driver.create(launch(image="../../x"))
         await driver.close()
 
+    async def test_types(self, gcp: World) -> None:
+        driver = gcp.make(GCP_INSTANCE_TYPES="n2d-standard-4")
+        types = await driver.instance_types()
+        for sizing, told in (
+            (Sizing(instance_type="n9-huge"), r'"n9-huge"\) is not part of supported instance types list'),
+            (Sizing(vcpus=2, memory_mib=18432), r"given vcpus \(2\) and memory \(18432\)"),
+            (Sizing(gpus=1), r"given gpus \(1\)"),
+        ):
+            with pytest.raises(InstanceTypeError, match=told):
+                choose(sizing, types, default=driver.capabilities.default_type)
+        await driver.close()
+
+    async def test_the_cheapest_that_fits_where_prices_are_set(self, gcp: World) -> None:
+        settings = {"GCP_INSTANCE_TYPES": "n2d-standard-4,n2d-highcpu-8", "DISABLECVM": "true"}
+        asked = Sizing(vcpus=4, memory_mib=8192)
+        for prices, chosen in (
+            ("", "n2d-highcpu-8"),
+            ("n2d-highcpu-8=0.3,n2d-standard-4=0.17", "n2d-standard-4"),
+        ):
+            driver = gcp.make(**settings, INSTANCE_TYPE_PRICES=prices)
+            assert choose(asked, await driver.instance_types(), default="n2d-standard-2") == chosen
+            await driver.close()
+
     async def test_images_that_the_operator_does_not_allow(self, gcp: World) -> None:
         driver = gcp.make(IMAGE_ALLOWLIST="none")
         with pytest.raises(InvalidRequest, match="IMAGE_ALLOWLIST"):
@@ -287,6 +161,11 @@ class TestAcceptance:
             ({"GCP_CREDENTIALS": '{"type": "gdch"}'}, "GCP_CREDENTIALS has another type"),
             ({"GCP_LABELS": "Team=blue"}, "GCP_LABELS: the key 'Team'"),
             ({"GCP_ACCELERATORS": "n1-standard-8=T4 x 2"}, "GCP_ACCELERATORS"),
+            ({"GCP_LABELS": ",".join(f"k{number}=v" for number in range(53))}, "GCP_LABELS: 53 tags"),
+            ({"TAGS": ",".join(f"k{number}=v" for number in range(51))}, "TAGS: 51 tags"),
+            ({"GCP_UNIVERSE_DOMAIN": "example.com"}, "GCP_UNIVERSE_DOMAIN is example.com"),
+            ({"GCP_STACK_TYPE": "IPV5"}, "GCP_STACK_TYPE"),
+            ({"GCP_CONFIDENTIAL_TYPE": "SGX"}, "GCP_CONFIDENTIAL_TYPE"),
         ],
     )
     async def test_settings_that_cannot_work(self, gcp: World, settings: dict[str, str], told: str) -> None:
@@ -302,3 +181,31 @@ class TestAcceptance:
         await driver.delete(made.id)
         gcp.cloud.ledger.remove("disk", "europe-west3-a/podvm-web-0a1b2c3d")
         await driver.close()
+
+    @pytest.mark.parametrize(
+        ("settings", "told"),
+        [
+            ({"EXTERNAL_NETWORK_VIA_PODVM": "true"}, "set GCP_EXTERNAL_NETWORK and GCP_EXTERNAL_SUBNETWORK"),
+            (
+                {"GCP_SUBNETWORK": "projects/demo-project/regions/europe-west4/subnetworks/pods"},
+                "is not in the region of the zone europe-west3-a: correct GCP_SUBNETWORK",
+            ),
+        ],
+    )
+    async def test_settings_that_do_not_go_together(self, gcp: World, settings: dict[str, str], told: str) -> None:
+        driver = gcp.make(**settings)
+        with pytest.raises(Misconfigured, match=told):
+            await driver.create(launch())
+        assert not gcp.cloud.inserts
+        await driver.close()
+
+
+async def test_the_console(gcp: World) -> None:
+    """The serial log of port 1; nothing for what is gone."""
+    driver = gcp.make()
+    made = await driver.create(launch())
+    assert await driver.console(made.id) == b"Linux version 6.1\n"
+    await driver.delete(made.id)
+    assert await driver.console(made.id) == b""
+    assert await driver.console(InstanceId("disk/europe-west3-a/x")) == b""
+    await driver.close()

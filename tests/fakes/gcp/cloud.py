@@ -42,7 +42,7 @@ class GoogleCloud:
     def call_of(self, request: Request) -> str:
         """The id of the call in Google's description; "" for tokens, which faults leave alone."""
         found = called(request.method, request.path)
-        return _name(found) if found and found.api is not IAM_CREDENTIALS else ""
+        return found.name if found and found.api is not IAM_CREDENTIALS else ""
 
     def answer(self, request: Request) -> Reply:
         """Do it."""
@@ -81,7 +81,7 @@ class GoogleCloud:
         if (kind := found.name.partition(".")[0]) in self.disabled:
             raise Refused(403, "accessNotConfigured", f"The API of {kind} has not been used in {PROJECTS[0]} before")
         self.role.refuse(found, body or {})
-        handler = getattr(self, "_" + _name(found).replace(".", "_"), None)
+        handler = getattr(self, "_" + found.name.replace(".", "_"), None)
         if handler is None:
             raise Refused(501, "notImplemented", f"the fake does not have {found.name}")
         self.cloud.settle()
@@ -108,7 +108,7 @@ class GoogleCloud:
         found = self.role.granted(body.get("permissions"), resource)
         return {"permissions": found} if found else {}
 
-    def _tagValues_namespaced(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
+    def _tagValues_getNamespaced(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
         found = self.cloud.tags.get(query.get("name", ""))
         if found is None:
             raise Refused(403, "forbidden", "Permission denied on the tag value, or it does not exist")
@@ -242,10 +242,6 @@ def _selects(text: str, one: Mapping[str, Any]) -> bool:
 
 def _json(status: int, body: Mapping[str, Any]) -> Reply:
     return Reply(status=status, body=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
-
-
-def _name(found: Called) -> str:
-    return "tagValues.namespaced" if found.name == "tagValues.getNamespaced" else found.name
 
 
 def _error(refused: Refused, *, plain: bool) -> Reply:

@@ -101,7 +101,10 @@ class Cloud(Land):
             self.inserts.append(body)
             self.began.set()
             kind = body["machineType"].rpartition("/")[2]
-            if not self.faults.has_room(kind, zone):
+            tee = body.get("confidentialInstanceConfig", {}).get("confidentialInstanceType", "")
+            if (tee, zone) in self.without_tee:
+                operation = self.no_room(zone, body["name"], code="ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS")
+            elif not self.faults.has_room(kind, zone):
                 if self.half_made:
                     self._make_disk(zone, body["disks"][0], image, used=False)
                 operation = self.no_room(zone, body["name"])
@@ -111,11 +114,11 @@ class Cloud(Land):
                 self._requests[key] = operation.name
             return operation
 
-    def no_room(self, zone: str, name: str) -> Operation:
+    def no_room(self, zone: str, name: str, code: str = "ZONE_RESOURCE_POOL_EXHAUSTED") -> Operation:
         """An operation that fails."""
         words = f"The zone 'projects/{PROJECT}/zones/{zone}' does not have enough resources available"
         target = f"projects/{PROJECT}/zones/{zone}/instances/{name}"
-        error = ("ZONE_RESOURCE_POOL_EXHAUSTED", words)
+        error = (code, words)
         return self._operation(
             (zone, "insert"), target=target, takes=self.delays.making, effect=lambda: None, error=error
         )

@@ -7,7 +7,7 @@ from tests.fakes.gcp.world import World, world
 
 _MAKING = (
     "instances.insert", "instances.aggregatedList", "zoneOperations.wait", "machineTypes.list", "images.get",
-    "zones.get", "tagValues.namespaced", "disks.get",
+    "zones.get", "tagValues.getNamespaced", "disks.get",
 )  # fmt: skip
 _ENDING = ("instances.aggregatedList", "instances.delete", "disks.aggregatedList")
 _DISKS = itertools.count()

@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from google.auth.compute_engine import _metadata
 from google.auth.credentials import CredentialsWithRegionalAccessBoundary
@@ -45,6 +46,14 @@ class World(any_cloud.World):
             "GCP_COMPUTE_ENDPOINT": self.wire.url,
             "GCP_RESOURCE_MANAGER_ENDPOINT": self.wire.url,
         }
+
+    async def body_of(self, *, settings: Mapping[str, str], **request: object) -> dict[str, Any]:
+        """The body of one insert, whose instance is removed again."""
+        driver = self.make(**settings)
+        made = await driver.create(launch(**request))  # type: ignore[arg-type]
+        await driver.delete(made.id)
+        await driver.close()
+        return self.cloud.inserts[-1]
 
     def plain(self, text: str) -> str:
         return plain(text)
