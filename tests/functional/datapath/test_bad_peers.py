@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from caa.datapath import frames
+from tests.fakes.datapath.processes import Opening
 
 OK = (0, "")
 
@@ -83,22 +84,21 @@ def test_a_server_without_a_certificate_is_final(relay: Any, listener: socket.so
 
     thread = threading.Thread(target=serve)
     thread.start()
-    code, text = refused(relay, _towards(listener, certificates, relay))
+    code, text = refused(relay, _towards(listener, certificates))
     thread.join()
     assert code == 16
     assert "handshake failure" in text
 
 
-def _towards(listener: socket.socket, certificates: Any, relay: Any) -> Any:
-    from_guest = sys.modules[type(relay).__module__]
-    return from_guest.Opening(listener.getsockname()[1], certificates.ca.file, certificates.client)
+def _towards(listener: socket.socket, certificates: Any) -> Opening:
+    return Opening(listener.getsockname()[1], certificates.ca.file, certificates.client)
 
 
 def test_a_silent_peer_ends_at_the_deadline_with_the_last_reason(
     relay: Any, listener: socket.socket, certificates: Any
 ) -> None:
     started = time.monotonic()
-    code, text = refused(relay, _towards(listener, certificates, relay), timeout=1.0)
+    code, text = refused(relay, _towards(listener, certificates), timeout=1.0)
     assert 0.9 < time.monotonic() - started < 4
     assert code == 4
     assert "podvm-test-1 at 127.0.0.1" in text
@@ -108,7 +108,7 @@ def test_a_silent_peer_ends_at_the_deadline_with_the_last_reason(
 def test_a_refused_connection_is_tried_until_the_deadline(
     relay: Any, listener: socket.socket, certificates: Any
 ) -> None:
-    opening = _towards(listener, certificates, relay)
+    opening = _towards(listener, certificates)
     listener.close()
     code, text = refused(relay, opening, timeout=0.8)
     assert code == 4
@@ -117,7 +117,7 @@ def test_a_refused_connection_is_tried_until_the_deadline(
 
 def test_a_node_that_gives_up_ends_the_dial(relay: Any, listener: socket.socket, shim: Any, until: Any) -> None:
     commands = shim(relay.run / "relay.sock")
-    opening = sys.modules[type(relay).__module__].Opening(listener.getsockname()[1], disable_tls=False, ca=None)
+    opening = Opening(listener.getsockname()[1], disable_tls=False, ca=None)
     commands.send("Open", replace(opening, skip_verify=True).payload(), service="caa.relay.v1.AgentLinks")
     until(lambda: relay.links() == [("pod", False, 0)], "the dial")
     commands.close()
