@@ -44,12 +44,14 @@ def test_a_signal_ends_the_cloud_too() -> None:
     assert demo.stdout is not None
     assert "Starting 1 pod(s)" in demo.stdout.readline()
     time.sleep(2.0)  # its instance is pending or boots
-    assert _fakes()
+    folder = _folder(demo.pid)
+    assert b"tests.fakes.aws" in _running(folder)
     demo.send_signal(signal.SIGTERM)
     out, err = demo.communicate(timeout=60)
     assert demo.returncode == 130, out + err
     assert out.splitlines()[-1] == "demo: interrupted, all removed"
-    assert not _fakes()
+    assert not _running(folder)
+    assert not Path(folder).exists()
 
 
 def test_a_cloud_that_nobody_knows() -> None:
@@ -58,14 +60,20 @@ def test_a_cloud_that_nobody_knows() -> None:
     assert "'nonsense' is not one of 'local', 'libvirt', 'aws', 'azure', 'gcp'" in done.stderr
 
 
-def _fakes() -> list[str]:
-    """The fakes of demos that run, and their pod VMs, by the folder that both have on their command lines."""
-    found = []
+def _folder(demo: int) -> str:
+    """The demo's own folder: an argument of its child."""
+    (child,) = Path(f"/proc/{demo}/task/{demo}/children").read_text().split()
+    words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
+    return words[words.index("--inside") + 1]
+
+
+def _running(folder: str) -> bytes:
+    """The command lines of what runs with that folder: the demo, the fake cloud, the pod VMs."""
+    found = b""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            words = path.read_bytes().split(b"\0")
+            line = path.read_bytes()
         except OSError:  # it ended while we looked
             continue
-        if any(word.startswith(b"-machine=/tmp/caa-") for word in words) or b"tests.fakes.aws" in words:
-            found.append(path.parent.name)
+        found += line if folder.encode() in line else b""
     return found

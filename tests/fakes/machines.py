@@ -143,6 +143,8 @@ class Machines:
         self._ground = ground
         self._cgroups = Cgroups(hierarchies, self._site.cgroup_parent)
         self._known = client.LocalMachines(self._site, self._cgroups)
+        for left in self._known.all():  # by one that was killed
+            self._known.remove(left.name)
         self._lives: dict[str, _Life] = {}
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()

@@ -181,6 +181,14 @@ def test_an_instance_that_ends_before_its_time_never_boots(aws: Machines, tmp_pa
     assert links() == ["lo"]
 
 
+def test_what_a_killed_host_left_goes_with_the_next_one(aws: Machines, document: bytes, tmp_path: Path) -> None:
+    aws.begin(NAME, guest(document))
+    printed(aws, UP)
+    with closing(Machines(tmp_path / "vms", GROUNDS["aws"])):
+        assert links() == ["lo"]
+        assert not records(tmp_path)
+
+
 def test_orders_for_nobody_are_passed_over(aws: Machines) -> None:
     for order in Order:
         aws.order("nobody", order)
