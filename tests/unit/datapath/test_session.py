@@ -1,4 +1,4 @@
-"""The session's rules one by one: greeting, refusals, acknowledgements, heartbeat, end, the recorded format."""
+"""The session's rules one by one: greeting, refusals, acknowledgements, heartbeat, end."""
 
 import pytest
 from hypothesis import given
@@ -9,67 +9,8 @@ from caa.datapath.door import MAX_SESSIONS, Door
 from caa.datapath.frames import HEADER, Malformed
 from caa.datapath.greeting import GREETING, Gone, Greeting, Late, control
 from caa.datapath.heartbeat import BEAT_AFTER, DEAD_AFTER, LOOK
-from caa.datapath.replay import BLOCK, LARGE, Pool, Replay
-from caa.datapath.session import PUSH, RIDE, SMALL, Session, StateError
-
-IDENTITY, SECRET, OWNER = bytes(range(16)), bytes(range(100, 132)), b"certificate"
-
-# A relay's end and a forwarder's end in mid-frame, as format 1 was first written. Must load for ever.
-FORMAT_1_RELAY = (
-    "434141530101000000000002000102030405060708090a0b0c0d0e0f6465666768696a6b6c6d6e6f70717273747576777879"
-    "7a7b7c7d7e7f808182830000000000000000000000000000000f000000000000001a00000000000000000000000000000064"
-    "0000000500000003010068656c6c6f"
-)
-FORMAT_1_FORWARDER = (
-    "434141530104000b00000002000102030405060708090a0b0c0d0e0f6465666768696a6b6c6d6e6f70717273747576777879"
-    "7a7b7c7d7e7f80818283000000000000000f000000000000001a000000000000000f00000000000000640000000000000000"
-    "63657274696669636174653030303030303030303030"
-)
-
-
-def frame(payload: bytes, stream: int = 1) -> memoryview:
-    return memoryview(bytearray(HEADER.pack(len(payload), stream, 1, 0) + payload))
-
-
-def kinds(data: object) -> list[int]:
-    """The kinds of the control frames in a row of frames."""
-    found, view = [], memoryview(data)  # type: ignore[arg-type]
-    while view:
-        size, stream, kind, flags = HEADER.unpack_from(view)
-        if not stream and kind == greeting.CONTROL:
-            found.append(flags)
-        view = view[10 + size :]
-    return found
-
-
-def flush(session: Session) -> bytes:
-    out = b""
-    while (block := session.next()) is not None:
-        out += block
-    return out
-
-
-def connect(relay: Session, door: Door) -> tuple[Session, bytes, bytes]:
-    """The forwarder's end, and what each side then has to send again."""
-    forwarder, answer = door.admit(relay.hello(), OWNER)
-    assert forwarder is not None
-    relay.welcome(answer)
-    return forwarder, flush(relay), flush(forwarder)
-
-
-@pytest.fixture
-def door() -> Door:
-    return Door()
-
-
-@pytest.fixture
-def relay() -> Session:
-    return Session(IDENTITY, SECRET)
-
-
-@pytest.fixture
-def forwarder(relay: Session, door: Door) -> Session:
-    return connect(relay, door)[0]
+from caa.datapath.session import PUSH, RIDE, SMALL, Session
+from tests.fakes.datapath.session_ends import IDENTITY, OWNER, SECRET, connect, frame, kinds
 
 
 class TestGreeting:
@@ -374,95 +315,3 @@ class TestEnd:
         relay.send(frame(b"abc")[:-1])
         relay.end()
         assert relay.attend() == b""
-
-
-class TestState:
-    def test_format_1_of_a_relay(self) -> None:
-        session = Session.load(bytes.fromhex(FORMAT_1_RELAY))
-        assert (session.identity, session.owner, session.attempt) == (IDENTITY, None, 2)
-        assert (session.sent, session.got, session._out_skip, session._in_skip) == (15, 26, 0, 100)
-        session.resume(0)
-        assert flush(session) == frame(b"hello", 3)
-        assert session.dump() == bytes.fromhex(FORMAT_1_RELAY)
-        assert session.hello()[11] == 0  # not new
-
-    def test_format_1_of_a_forwarder(self) -> None:
-        session = Session.load(bytes.fromhex(FORMAT_1_FORWARDER))
-        assert (session.owner, session.sent, session.got, session._out_skip) == (OWNER, 26, 15, 100)
-        session.resume(16)
-        assert flush(session) == b"0" * 10
-        assert session.authentic(Greeting(Session(IDENTITY, SECRET).hello()), OWNER)
-        assert not session.authentic(Greeting(Session(IDENTITY, SECRET).hello()), b"another")
-
-    @pytest.mark.parametrize("at", [0, 3, 4])
-    def test_an_unknown_format_is_refused(self, at: int) -> None:
-        data = bytearray.fromhex(FORMAT_1_RELAY)
-        data[at] += 1
-        with pytest.raises(StateError, match="unknown format"):
-            Session.load(bytes(data))
-
-    @given(st.integers(0, len(FORMAT_1_FORWARDER) // 2 - 1))
-    def test_a_state_cut_short_is_refused(self, size: int) -> None:
-        with pytest.raises(StateError):
-            Session.load(bytes.fromhex(FORMAT_1_FORWARDER)[:size])
-
-    def test_bytes_too_many_are_refused(self) -> None:
-        with pytest.raises(StateError, match="announced"):
-            Session.load(bytes.fromhex(FORMAT_1_RELAY) + b"x")
-
-    def test_a_dump_leaves_the_session_serving(self, relay: Session, forwarder: Session) -> None:
-        relay.send(frame(b"one"))
-        relay.dump()
-        assert relay.send(frame(b"two")) == frame(b"two")
-
-
-class TestReplay:
-    def test_blocks_that_are_sent_again_come_back_to_the_pool_at_once(self) -> None:
-        pool = Pool()
-        kept = Replay(pool)
-        block = pool.take()
-        block[:] = b"x" * BLOCK
-        kept.keep(memoryview(block))
-        kept.rewind(1)
-        assert pool.take() is block
-        block[:] = b"y" * BLOCK
-        assert kept.next() == b"x" * (BLOCK - 1)
-
-    def test_large_reads_are_kept_and_come_back_to_the_pool(self) -> None:
-        pool = Pool()
-        kept = Replay(pool)
-        block = pool.take()
-        kept.add(b"small")
-        kept.keep(memoryview(block)[:LARGE])
-        kept.drop(5 + LARGE - 1)
-        assert pool.take() is not block
-        kept.drop(5 + LARGE)
-        assert pool.take() is block
-
-    def test_a_small_tail_does_not_stay(self) -> None:
-        kept = Replay(None)
-        kept.add(b"x" * 500)
-        kept.drop(400)
-        assert (kept.base, bytes(kept.tail)) == (400, b"x" * 100)
-        kept.drop(300)
-        assert kept.base == 400
-
-    def test_again_in_large_blocks(self) -> None:
-        kept = Replay(None)
-        for _ in range(5000):
-            kept.add(b"0123456789" * 10)
-        kept.rewind(7)
-        sizes = []
-        while (block := kept.next()) is not None:
-            sizes.append(len(block))
-        assert sizes == [BLOCK] * 3 + [500_000 - 7 - 3 * BLOCK]
-        assert kept.given() == 500_000
-
-    def test_the_pool_is_bounded_and_takes_its_own_size_only(self) -> None:
-        pool = Pool(10, most=2)
-        for size in (10, 10, 10, 11):
-            pool.give(bytearray(size))
-        assert len(pool._blocks) == 2
-        pool.trim()
-        assert len(pool._blocks) == 0
-        assert len(pool.take()) == 10
