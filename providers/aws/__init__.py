@@ -26,12 +26,23 @@ _REAL, _WAITS = RealClock(), Waits()
 def make(values: Settings, *, clock: Clock = _REAL, waits: Waits = _WAITS) -> Provider:
     """The driver for these settings. Raises `ConfigError`; no I/O, the SDK is imported with the first call."""
     refuse_illegal(values[rows.TAGS], limits=LIMITS)
-    if bool(values[settings.ACCESS_KEY_ID]) != bool(values[settings.SECRET_KEY]):
-        raise ConfigError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: set both of them, or none")
-    if values[settings.CAPACITY_BLOCK] and not values[settings.RESERVATION]:
-        raise ConfigError("AWS_CAPACITY_BLOCK is set without AWS_CAPACITY_RESERVATION_ID: name the capacity block")
+    _refuse_conflicts(values)
     threads, pacing = Threads(_THREADS, "aws"), rows.pacing(values, clock)
     node = Node(values, threads, waits=waits)
     ec2 = Boto(node.access, pacing=pacing, threads=threads)
     around = Surroundings(ec2, node, values=values, clock=clock)
     return AwsProvider(values, Means(ec2=ec2, around=around, pacing=pacing, clock=clock, waits=waits))
+
+
+def _refuse_conflicts(values: Settings) -> None:
+    if bool(values[settings.ACCESS_KEY_ID]) != bool(values[settings.SECRET_KEY]):
+        raise ConfigError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: set both of them, or none")
+    if values[settings.CAPACITY_BLOCK] and not values[settings.RESERVATION]:
+        raise ConfigError("AWS_CAPACITY_BLOCK is set without AWS_CAPACITY_RESERVATION_ID: name the capacity block")
+    host = values[settings.HOST_ID] or values[settings.HOST_GROUP] or values[settings.TENANCY] == "host"
+    if rows.SPOT in values[rows.PURCHASE_OPTIONS] and (host or values[settings.RESERVATION]):
+        raise ConfigError(
+            "PURCHASE_OPTIONS has spot, which EC2 sells neither on dedicated hosts nor from a capacity reservation or "
+            "block: take spot out, or unset AWS_DEDICATED_HOST_ID, AWS_HOST_RESOURCE_GROUP_ARN, AWS_TENANCY=host and "
+            "AWS_CAPACITY_RESERVATION_ID"
+        )

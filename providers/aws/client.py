@@ -1,6 +1,6 @@
 """The only file that imports AWS's SDK: calls in threads, paced and repeated, every foreign error translated."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,20 +18,31 @@ from caa.provider.waiting import to_the_end
 from providers.aws.codes import CODES, DRY_RUN_PASSED
 
 _SERVER_ERROR = 500
+_LOOKS = ("describe_", "get_", "list_")  # calls that change nothing
 _NETWORK = "if it stays so, see the node's network, its proxy and AWS_ENDPOINT_URL_EC2"
+
+Heard = Callable[[Mapping[str, Any]], None]
 
 
 class Ec2(Protocol):
     """EC2 as the driver sees it. Raises `ProviderError` subclasses only."""
 
-    async def call(self, action: str, *, repeatable: bool = True, **parameters: Any) -> Mapping[str, Any]:
-        """One call, by boto3's name of it; what is `repeatable` is sent again after a lost answer."""
+    async def call(
+        self, action: str, *, repeatable: bool = True, heard: Heard | None = None, **parameters: Any
+    ) -> Mapping[str, Any]:
+        """One call, by boto3's name of it; what is `repeatable` is sent again after a lost answer.
+
+        `heard` gets the answer even when the caller was cancelled meanwhile.
+        """
 
     async def allowed(self, action: str, **parameters: Any) -> None:
         """A dry run; raises what the cloud has against it."""
 
     async def identity(self) -> str:
         """The ARN of who we are."""
+
+    async def quotas(self) -> Sequence[Mapping[str, Any]]:
+        """The account's quotas of EC2 in this region, as Service Quotas lists them."""
 
     async def close(self) -> None: ...
 
@@ -47,6 +58,7 @@ class Access:
     profile: str = ""
     ec2_endpoint: str = ""
     sts_endpoint: str = ""
+    quotas_endpoint: str = ""
     connect_timeout: float = 5.0
     read_timeout: float = 30.0
 
@@ -60,55 +72,93 @@ class Boto:
         self._pacing = pacing
         self._threads = threads
         self._clients: dict[str, Any] = {}
+        self._age = 0  # how often the clients were thrown away
 
-    async def call(self, action: str, *, repeatable: bool = True, **parameters: Any) -> Mapping[str, Any]:
-        try:
-            return await self._pacing.call(
-                lambda: self._once("ec2", action, parameters=parameters), repeatable=repeatable
-            )
-        except CredentialsError:
-            if self._clients.pop("ec2", None) is None:
-                raise
-        return await self._pacing.call(lambda: self._once("ec2", action, parameters=parameters), repeatable=repeatable)
+    async def call(
+        self, action: str, *, repeatable: bool = True, heard: Heard | None = None, **parameters: Any
+    ) -> Mapping[str, Any]:
+        return await self._asked(_Call("ec2", action, parameters, repeatable=repeatable, heard=heard))
 
     async def allowed(self, action: str, **parameters: Any) -> None:
         try:
-            await self._pacing.call(lambda: self._once("ec2", action, parameters={**parameters, "DryRun": True}))
+            await self._asked(_Call("ec2", action, {**parameters, "DryRun": True}))
         except ProviderError as error:
             if not str(error).startswith(DRY_RUN_PASSED):
                 raise
 
     async def identity(self) -> str:
-        found = await self._pacing.call(lambda: self._once("sts", "get_caller_identity", parameters={}))
-        return str(found["Arn"])
+        return str((await self._asked(_Call("sts", "get_caller_identity", {})))["Arn"])
+
+    async def quotas(self) -> Sequence[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = []
+        more: dict[str, str] = {}
+        while True:
+            asked = {"ServiceCode": "ec2", "MaxResults": 100, **more}
+            reply = await self._asked(_Call("service-quotas", "list_service_quotas", asked, tries=2))
+            found += reply.get("Quotas") or ()
+            if not reply.get("NextToken"):
+                return found
+            more = {"NextToken": str(reply["NextToken"])}
 
     async def close(self) -> None:
         """Connections close with the clients; threads end with what they are doing."""
         self._clients.clear()
         self._threads.close()
 
-    async def _once(self, service: str, action: str, *, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def _asked(self, call: "_Call") -> Mapping[str, Any]:
+        """Paced, repeated, and once more with fresh credentials, however many others are refused at the same time."""
+        age = self._age
+        try:
+            return await self._paced(call)
+        except CredentialsError:
+            if age == self._age:
+                self._age += 1
+                self._clients = {}  # a thread that still makes one with the old credentials keeps it to itself
+        return await self._paced(call)
+
+    async def _paced(self, call: "_Call") -> Mapping[str, Any]:
+        return await self._pacing.call(lambda: self._once(call), tries=call.tries, repeatable=call.repeatable)
+
+    async def _once(self, call: "_Call") -> Mapping[str, Any]:
         """What changes something goes on to its end when the caller is cancelled, so that an undo finds what it did."""
         access = await self._access()
-        work = self._threads.run(lambda: self._blocking(service, action, access=access, parameters=parameters))
-        return await (work if action.startswith(("describe_", "get_")) else to_the_end(work))
+        if call.action.startswith(_LOOKS):
+            return await self._threads.run(lambda: self._blocking(call, access))
+        return await to_the_end(self._heard(call, access))
 
-    def _blocking(
-        self, service: str, action: str, *, access: Access, parameters: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
+    async def _heard(self, call: "_Call", access: Access) -> Mapping[str, Any]:
+        answer = await self._threads.run(lambda: self._blocking(call, access))
+        if call.heard is not None:
+            call.heard(answer)
+        return answer
+
+    def _blocking(self, call: "_Call", access: Access) -> Mapping[str, Any]:
         from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
         from botocore.parsers import ResponseParserError
 
+        clients = self._clients
         try:
-            client = self._clients.get(service)
+            client = clients.get(call.service)
             if client is None:
-                client = self._clients[service] = made(service, access)
-            answer: Mapping[str, Any] = getattr(client, action)(**parameters)
+                client = clients[call.service] = made(call.service, access)
+            answer: Mapping[str, Any] = getattr(client, call.action)(**call.parameters)
         except ClientError as error:
-            raise of_answer(action, error.response) from error
+            raise of_answer(call.action, error.response) from error
         except (BotoCoreError, HTTPClientError, ResponseParserError, ValueError) as error:
-            raise of_sdk(action, error) from error
+            raise of_sdk(call.action, error) from error
         return answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call of AWS's."""
+
+    service: str
+    action: str
+    parameters: Mapping[str, Any] = field(repr=False)
+    repeatable: bool = True
+    tries: int = 5
+    heard: Heard | None = None
 
 
 def made(service: str, access: Access) -> Any:
@@ -130,7 +180,11 @@ def made(service: str, access: Access) -> Any:
         max_pool_connections=50,
         user_agent_extra="peerpods-caa",
     )
-    endpoint = {"ec2": access.ec2_endpoint, "sts": access.sts_endpoint}[service]
+    endpoint = {
+        "ec2": access.ec2_endpoint,
+        "sts": access.sts_endpoint,
+        "service-quotas": access.quotas_endpoint,
+    }[service]
     return session.client(service, config=config, endpoint_url=endpoint or None)
 
 

@@ -1,11 +1,12 @@
 """One launch and one removal: the calls in their order, each find-able again after a lost answer."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from caa.errors import Gone, ProviderError, ProviderUnavailable, Throttled
+from caa.errors import Gone, InvalidRequest, ProviderError, ProviderUnavailable, Throttled
 from caa.model.ids import InstanceId
 from caa.model.instance import Instance
 from caa.provider.capacity import Place
@@ -28,6 +29,13 @@ class _Attempt:
     made: str = ""
     unsure: bool = False
     tokens: list[str] = field(default_factory=list)
+
+    def heard(self, reply: shapes.Reply) -> None:
+        """An answer to RunInstances; it may come after the launch was cancelled."""
+        found = shapes.instances(reply)
+        if found and found[0].get("InstanceId"):
+            self.unsure = False
+            self.made = "" if shapes.state(found[0]) in shapes.ENDING else str(found[0]["InstanceId"])
 
 
 class Fleet:
@@ -67,16 +75,43 @@ class Fleet:
             )
         return shapes.instance(seen, public=public)
 
+    async def free_volumes(self, volumes: Sequence[str]) -> None:
+        """Return when all can be attached: an instance that is ending, such as the pod's last one, lets go of them.
+
+        Raises `InvalidRequest` when one is in use otherwise.
+        """
+        await asyncio.gather(
+            *(
+                until(
+                    functools.partial(self._free, one),
+                    clock=self._clock,
+                    limit=self._waits.attach,
+                    every=self._waits.poll,
+                    what=f"the volume {one} is free",
+                )
+                for one in volumes
+            )
+        )
+
     async def see(self, name: str) -> shapes.Reply | None:
         """One instance; None when there is none. Shares the call with others."""
         return await self._by_id.see(name)
 
-    async def remove(self, name: str) -> None:
-        """Terminate, give the addresses back, and return when it is gone."""
+    async def remove(self, name: str, *, fresh: bool = False) -> None:
+        """Terminate, give the addresses back, and return when it is gone.
+
+        A new instance is not listed at once, so one that is not seen is terminated all the same; a `fresh` one, which
+        certainly was made, as often as it takes.
+        """
         if name.startswith("eipalloc-"):
             await self._release({"AllocationId": name})
             return
         found = await self.see(name)
+        if found is None and await self._terminated_unseen(name, tries=self._waits.looks if fresh else 1):
+            what = f"the instance {name} is listed"
+            found = await until(
+                lambda: self.see(name), clock=self._clock, limit=self._waits.address, every=0, what=what
+            )
         owned = shapes.owned(found) if found else None
         if found is not None and shapes.state(found) not in shapes.ENDING:
             await self._tolerant("terminate_instances", InstanceIds=[name])
@@ -111,7 +146,7 @@ class Fleet:
             attempt.tokens.append(parameters["ClientToken"])
             attempt.unsure = True
             try:
-                found = shapes.only_instance(await self._ec2.call("run_instances", **parameters))
+                found = shapes.only_instance(await self._ec2.call("run_instances", heard=attempt.heard, **parameters))
             except ProviderError as error:
                 if isinstance(error, ProviderUnavailable) and not isinstance(error, Throttled):
                     raise
@@ -120,8 +155,6 @@ class Fleet:
                     raise
                 attempt.made = await self.existing(plan)
             else:
-                attempt.unsure = False
-                attempt.made = "" if shapes.state(found) in shapes.ENDING else str(found["InstanceId"])
                 if attempt.made:
                     return found
             if attempt.made:
@@ -130,7 +163,7 @@ class Fleet:
 
     async def _undo(self, attempt: _Attempt) -> None:
         if attempt.made:
-            await self.remove(attempt.made)
+            await self.remove(attempt.made, fresh=True)
         elif attempt.unsure:
             await self._remove_unseen(attempt.tokens)
 
@@ -139,7 +172,7 @@ class Fleet:
         for _ in range(self._waits.looks):
             found = [one for one in await self._all("client-token", tokens) if shapes.state(one) not in shapes.ENDING]
             for one in found:
-                await self.remove(str(one["InstanceId"]))
+                await self.remove(str(one["InstanceId"]), fresh=True)
             if found:
                 return
             await self._clock.sleep(self._waits.poll)
@@ -169,6 +202,22 @@ class Fleet:
             every=self._waits.poll,
             what=f"the volume {volume} is attached to {instance}",
         )
+
+    async def _free(self, volume: str) -> bool | None:
+        found = await self._volume(volume)
+        state = found.get("State", "missing")
+        if state in ("available", "creating"):
+            return state == "available" or None
+        holders = shapes.holders(found)
+        living = [one for one in holders if not await self._is_ending(one)]
+        if state != "in-use" or living:
+            held = f" by {', '.join(living)}" if living else ""
+            raise InvalidRequest(f"the volume {volume} of the pod is {state}{held}, it has to be available")
+        return None
+
+    async def _is_ending(self, instance: str) -> bool:
+        found = await self.see(instance)
+        return found is None or shapes.state(found) in shapes.ENDING
 
     async def _is_on_the_way(self, volume: str, instance: str) -> bool:
         found = await self._volume(volume)
@@ -230,6 +279,16 @@ class Fleet:
         what = f"the instance {name} is ready"
         return await until(look, clock=self._clock, limit=limit, every=0, what=what)
 
+    async def _terminated_unseen(self, name: str, *, tries: int) -> bool:
+        for _ in range(tries):
+            try:
+                await self._ec2.call("terminate_instances", InstanceIds=[name])
+            except Gone:
+                await self._clock.sleep(self._waits.poll)
+            else:
+                return True
+        return False
+
     async def _is_gone(self, name: str) -> bool | None:
         found = await self.see(name)
         return found is None or shapes.state(found) in shapes.DEAD or None
@@ -245,19 +304,20 @@ class Fleet:
         found: list[shapes.Reply] = []
         for at in range(0, len(values), _FILTER_VALUES):
             wanted = [{"Name": key, "Values": values[at : at + _FILTER_VALUES]}]
-            found += await self.pages(wanted)
+            found += await pages(self._ec2, wanted)
         return found
 
-    async def pages(self, wanted: list[dict[str, Any]]) -> list[shapes.Reply]:
-        """Every instance that the filters select, page by page."""
-        found: list[shapes.Reply] = []
-        more: dict[str, Any] = {}
-        while True:
-            reply = await self._ec2.call("describe_instances", Filters=wanted, MaxResults=1000, **more)
-            found += shapes.instances(reply)
-            if not reply.get("NextToken"):
-                return found
-            more = {"NextToken": str(reply["NextToken"])}
+
+async def pages(ec2: Ec2, wanted: list[dict[str, Any]]) -> list[shapes.Reply]:
+    """Every instance that the filters select, page by page."""
+    found: list[shapes.Reply] = []
+    more: dict[str, Any] = {}
+    while True:
+        reply = await ec2.call("describe_instances", Filters=wanted, MaxResults=1000, **more)
+        found += shapes.instances(reply)
+        if not reply.get("NextToken"):
+            return found
+        more = {"NextToken": str(reply["NextToken"])}
 
 
 def address_instance(found: shapes.Reply, owned: Owned) -> Instance:

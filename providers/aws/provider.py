@@ -8,7 +8,6 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from caa.config.load import Settings
-from caa.config.node import EXTERNAL_NETWORK_VIA_PODVM
 from caa.errors import Gone, Misconfigured
 from caa.model.ids import InstanceId
 from caa.model.instance import Tee
@@ -28,12 +27,11 @@ from caa.provider.rows import (
     SPOT,
     TYPE_PRICES,
     USE_PUBLIC_IP,
-    given,
 )
 from providers.aws import check, shapes, translate
 from providers.aws import settings as rows
 from providers.aws.client import Ec2
-from providers.aws.launch import Fleet, address_instance
+from providers.aws.launch import Fleet, address_instance, pages
 from providers.aws.surroundings import Surroundings, Waits, owned_instances
 
 _USER_DATA_LIMIT = 16384  # bytes before base64: EC2 user guide, "User data"
@@ -87,6 +85,7 @@ class AwsProvider:
             plan, candidates = await self._plan(request)
             if existing := await self._fleet.existing(plan):
                 return await self._fleet.finish(plan, existing)
+            await self._fleet.free_volumes(request.volumes)
             return await first_with_room(candidates, lambda place: self._fleet.launch(plan, place), full=self._full)
 
     async def delete(self, instance: InstanceId) -> None:
@@ -99,7 +98,7 @@ class AwsProvider:
     async def list_owned(self, owner: Owner) -> Sequence[Instance]:
         """Instances by their tags, and Elastic IPs whose instance is gone."""
         tags = of_owner(owner, limits=shapes.LIMITS)
-        found, addresses = await asyncio.gather(self._fleet.pages(owned_instances(tags)), self._fleet.addresses(tags))
+        found, addresses = await asyncio.gather(pages(self._ec2, owned_instances(tags)), self._fleet.addresses(tags))
         mine = [one for one in found if (owned := shapes.owned(one)) is not None and owned.owner == owner]
         listed = [shapes.instance(one, public=self._values[USE_PUBLIC_IP]) for one in mine]
         living = {one.sandbox for one in listed}
@@ -157,8 +156,7 @@ class AwsProvider:
         for name in [one for one in wanted if one in found]:
             translate.refuse_unfit(image, found[name].arch, tee=tee)
         kinds = [one for one in wanted if tee is Tee.NONE or (one in found and tee in found[one].tees)]
-        external = given(self._values, EXTERNAL_NETWORK_VIA_PODVM)
-        network = translate.network(self._values, groups, external=external, flat=template.flat)
+        network = translate.network(self._values, groups, flat=template.flat)
         plan = translate.Plan(request=request, image=image, network=network, tee=tee, settings=self._values)
         return plan, await self._places(request, kinds, subnets=subnets, types=found)
 

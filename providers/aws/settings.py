@@ -72,6 +72,24 @@ STS_ENDPOINT = Setting(
     default="",
     help="Another STS endpoint, for the check of credentials.",
 )
+QUOTAS_ENDPOINT = Setting(
+    name="aws_quotas_endpoint",
+    env="AWS_ENDPOINT_URL_SERVICE_QUOTAS",
+    flag="aws-quotas-endpoint",
+    kind=OPTIONAL_URL,
+    default="",
+    help="Another Service Quotas endpoint, for the check of quotas.",
+)
+RIGHTS_BY_TAG = Setting(
+    name="aws_rights_by_tag",
+    env="AWS_RIGHTS_BY_TAG",
+    flag="aws-rights-by-tag",
+    kind=BOOL,
+    default=False,
+    live=True,
+    help="The role may touch only what carries our tags. Where nothing does yet, the check cannot prove such rights, "
+    "and warns instead of calling them missing.",
+)
 METADATA_ENDPOINT = Setting(
     name="aws_metadata_endpoint",
     env="AWS_EC2_METADATA_SERVICE_ENDPOINT",
@@ -253,6 +271,7 @@ SETTINGS: tuple[AnySetting, ...] = (
     REGION,
     EC2_ENDPOINT,
     STS_ENDPOINT,
+    QUOTAS_ENDPOINT,
     METADATA_ENDPOINT,
     INSTANCE_TYPE,
     INSTANCE_TYPES,
@@ -274,6 +293,7 @@ SETTINGS: tuple[AnySetting, ...] = (
     HOST_GROUP,
     RESERVATION,
     CAPACITY_BLOCK,
+    RIGHTS_BY_TAG,
     PURCHASE_OPTIONS,
     *CLOUD_ROWS,
 )

@@ -197,6 +197,13 @@ def attached(volume: Reply, to: str) -> bool:
     )
 
 
+def holders(volume: Reply) -> list[str]:
+    """The instances that keep a volume; those that are giving it up are left out."""
+    return [
+        str(one.get("InstanceId", "")) for one in volume.get("Attachments") or () if one.get("State") != "detaching"
+    ]
+
+
 def lets_in(groups: Sequence[Reply], protocol: str, *, port: int) -> bool:
     """Whether any inbound rule of the groups is about this port; from where is not looked at."""
     return any(

@@ -56,6 +56,7 @@ class Node:
             profile=values[rows.PROFILE],
             ec2_endpoint=values[rows.EC2_ENDPOINT],
             sts_endpoint=values[rows.STS_ENDPOINT],
+            quotas_endpoint=values[rows.QUOTAS_ENDPOINT],
             read_timeout=self._waits.read_timeout,
         )
 
@@ -174,15 +175,13 @@ class Surroundings:
         return self._template[1]
 
     async def volume_zones(self, volumes: Sequence[str]) -> Mapping[str, str]:
-        """The zone of each volume. Raises `InvalidRequest` when one cannot be attached now."""
+        """The zone of each volume. Raises `InvalidRequest` when one does not exist."""
         if not volumes:
             return {}
         found = (await self._ec2.call("describe_volumes", VolumeIds=list(volumes))).get("Volumes") or ()
         by_name = {str(one["VolumeId"]): one for one in found}
-        for name in volumes:
-            state = by_name.get(name, {}).get("State", "missing")
-            if state != "available":
-                raise InvalidRequest(f"the volume {name} of the pod is {state}, it has to be available")
+        if missing := [name for name in volumes if name not in by_name]:
+            raise InvalidRequest(f"the volume {missing[0]} of the pod is missing: see the claim's PersistentVolume")
         return {name: str(by_name[name].get("AvailabilityZone", "")) for name in volumes}
 
 

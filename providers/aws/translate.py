@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from caa.config.load import Settings
+from caa.config.node import EXTERNAL_NETWORK_VIA_PODVM
 from caa.errors import InvalidRequest, Misconfigured
 from caa.model.instance import Arch, LaunchRequest, Tee
 from caa.provider.capacity import Place
 from caa.provider.ownership import written
-from caa.provider.rows import TAGS, USE_PUBLIC_IP
+from caa.provider.rows import TAGS, USE_PUBLIC_IP, given
 from providers.aws import settings as rows
 from providers.aws.shapes import LIMITS, Image, Subnet
 
@@ -198,8 +199,14 @@ def _placed(values: Settings) -> Parameters:
     return {"Placement": found} if found else {}
 
 
-def network(values: Settings, groups: Sequence[str], *, external: bool, flat: bool) -> Network:
+def is_elastic(values: Settings) -> bool:
+    """Whether pod VMs get Elastic IPs: EC2 gives one with two interfaces no public address by itself."""
+    return bool(values[USE_PUBLIC_IP] and given(values, EXTERNAL_NETWORK_VIA_PODVM))
+
+
+def network(values: Settings, groups: Sequence[str], *, flat: bool) -> Network:
     """The network that settings and template describe. Raises `Misconfigured` when they cannot go together."""
+    external = given(values, EXTERNAL_NETWORK_VIA_PODVM)
     made = Network(groups=tuple(groups), nics=2 if external else 1, public=values[USE_PUBLIC_IP], flat=flat)
     if flat and (made.public or made.nics > 1):
         raise Misconfigured(

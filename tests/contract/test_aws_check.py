@@ -1,20 +1,20 @@
-"""What `check` finds, the rights of the documentation, credentials of every kind, facts of the node."""
+"""What `check` finds, the rights of the documentation, facts of the node."""
 
-import os
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import providers.aws
 from caa.config.load import load
-from caa.errors import ConfigError, CredentialsError, ProviderError
-from caa.model.instance import Severity
+from caa.errors import ConfigError, CredentialsError
+from caa.model.instance import Owner, Severity
 from caa.provider.contract import Provider
+from tests.fakes.aws import quotas
 from tests.fakes.aws.imds import Imds
 from tests.fakes.aws.policy import Policy
 from tests.fakes.aws.world import OWNER, World, launch, world
+from tests.fakes.faults import ALWAYS, Fault
 from tests.fakes.wire import Wire
 
 
@@ -70,96 +70,116 @@ class TestCheck:
         assert aws.ec2.ledger.made == {}
 
 
+class TestQuota:
+    """What is left of the account's quotas, by family and way to buy."""
+
+    async def test_all_is_told(self, aws: World) -> None:
+        driver = aws.make(
+            EXTERNAL_NETWORK_VIA_PODVM="true",
+            USE_PUBLIC_IP="true",
+            PURCHASE_OPTIONS="on-demand,spot",
+            FALLBACK_TYPES="g4dn.xlarge",
+        )
+        made = await driver.create(launch())
+        told = [one.detail for one in await driver.check() if one.subject == "quota"]
+        assert told == [
+            f"638 of 640 vCPUs are left: {quotas.STANDARD}",
+            f"64 of 64 vCPUs are left: {quotas.GPUS}",
+            f"640 of 640 vCPUs are left: {quotas.SPOT}",
+            "48 of 50 Elastic IPs are left",
+        ]
+        await driver.delete(made.id)
+        await driver.close()
+
+    @pytest.mark.parametrize(
+        ("quota", "value", "severity", "told"),
+        [
+            (quotas.STANDARD, 4, Severity.WARNING, "4 of 4 vCPUs"),
+            (quotas.STANDARD, 0, Severity.ERROR, "0 of 0 vCPUs"),
+            (quotas.GPUS, 0, Severity.WARNING, "G and VT"),  # for a type that is only a fallback
+            (quotas.ELASTIC_IPS, 5, Severity.WARNING, "5 of 5 Elastic IPs"),
+        ],
+    )
+    async def test_little_is_left(self, aws: World, quota: str, value: int, severity: Severity, told: str) -> None:
+        aws.ec2.quotas.values[quota] = value
+        driver = aws.make(EXTERNAL_NETWORK_VIA_PODVM="true", USE_PUBLIC_IP="true", FALLBACK_TYPES="g4dn.xlarge")
+        found = [one for one in await driver.check() if one.subject == "quota" and one.severity is not Severity.OK]
+        assert [one.severity for one in found] == [severity]
+        assert told in found[0].detail
+        assert "AWS" in found[0].remedy
+        await driver.close()
+
+    async def test_a_quota_that_cannot_be_read_is_a_warning(self, aws: World) -> None:
+        aws.ec2.faults.plan("ListServiceQuotas", Fault.UNAUTHORISED, times=ALWAYS)
+        found = await wrong(aws.make())
+        assert "servicequotas:ListServiceQuotas" in found["quota"]
+
+
 class TestRights:
     """The document in docs/providers/aws.md is enough, and none of it is too much."""
+
+    EVERYTHING = {"EXTERNAL_NETWORK_VIA_PODVM": "1", "USE_PUBLIC_IP": "1", "USE_PODVM_LAUNCHTEMPLATE": "1"}  # noqa: RUF012
+
+    async def life(self, aws: World, driver: Provider, *, while_it_runs: str = "") -> None:
+        """All that a driver does with a pod VM; the check says `while_it_runs` while there is one."""
+        made = await driver.create(launch(volumes=(aws.ec2.make_volume("eu-west-1a"),)))
+        await driver.console(made.id)
+        await driver.list_owned(OWNER)
+        await driver.state(made.id)
+        found = [one.detail for one in await driver.check() if one.severity is not Severity.OK]
+        assert found == ([while_it_runs] if while_it_runs else [])
+        await driver.delete(made.id)
 
     async def test_the_document_is_enough_and_each_line_is_used(self, aws: World) -> None:
         aws.ec2.policy = policy = Policy.of_page()
         aws.ec2.delays.ending = 0.3  # addresses are held until the instance is gone
         aws.ec2.backend.create_launch_template("kata", "", {"ImageId": aws.ec2.ami}, {})
-        everything = {
-            "EXTERNAL_NETWORK_VIA_PODVM": "true",
-            "USE_PUBLIC_IP": "true",
-            "USE_PODVM_LAUNCHTEMPLATE": "true",
-        }
-        driver = aws.make(**everything)
-        assert await wrong(driver) == {}
-        made = await driver.create(launch(volumes=(aws.ec2.make_volume("eu-west-1a"),)))
-        await driver.console(made.id)
-        await driver.list_owned(OWNER)
-        await driver.state(made.id)
-        await driver.delete(made.id)
+        driver = aws.make(**self.EVERYTHING)
+        assert [one.detail for one in await driver.check() if one.severity is not Severity.OK] == []
+        await self.life(aws, driver)
         await driver.close()
         assert policy.used == policy.listed
 
-    async def test_a_right_that_is_missing_is_told(self, aws: World) -> None:
-        page = Policy.of_page()
-        for right in sorted(page.listed - {"ec2:DescribeVolumes", "ec2:DescribeLaunchTemplateVersions"}):
-            aws.ec2.policy = Policy(sorted(page.listed - {right}))
-            driver = aws.make(EXTERNAL_NETWORK_VIA_PODVM="true", USE_PUBLIC_IP="true")
-            with suppress(ProviderError):
-                made = await driver.create(launch(volumes=(aws.ec2.make_volume("eu-west-1a"),)))
-                assert right in ("ec2:AttachVolume",) or made
-                await driver.delete(made.id)
-            aws.ec2.policy = None
-            await aws.swept(driver)
-            await driver.close()
-
-
-class TestCredentials:
-    """The SDK's whole chain, static keys, exchange in mid-run."""
-
-    @pytest.fixture(autouse=True)
-    def clean(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        for key in list(os.environ):
-            if key.startswith("AWS_"):
-                monkeypatch.delenv(key)
-        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-
-    async def test_none_at_all(self, aws: World) -> None:
-        driver = aws.make(AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
-        with pytest.raises(CredentialsError, match="AWS_ACCESS_KEY_ID"):
-            await driver.create(launch())
-        await driver.close()
-
-    def test_half_a_key(self, aws: World) -> None:
-        with pytest.raises(ConfigError, match="set both of them"):
-            aws.make(AWS_SECRET_ACCESS_KEY="")
-
-    async def test_irsa(self, aws: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        (tmp_path / "token").write_text("a.b.c")
-        monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/caa")
-        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
-        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", aws.wire.url)
-        aws.ec2.keys = {"ASIAWEB"}
-        driver = aws.make(AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
-        made = await driver.create(launch())
+    async def test_the_narrowed_document_is_enough_too(self, aws: World) -> None:
+        """Only what carries the cluster's tag may be touched; the fake holds each call against it."""
+        aws.ec2.policy = Policy.of_page(narrowed=True)
+        aws.ec2.delays.ending = 0.3
+        settings = {"EXTERNAL_NETWORK_VIA_PODVM": "1", "USE_PUBLIC_IP": "1", "CAA_CLUSTER_ID": "prod-1"}
+        driver = aws.make(**settings, AWS_RIGHTS_BY_TAG="true")
+        found = [one for one in await driver.check() if one.severity is not Severity.OK]
+        assert {one.detail.split()[0] for one in found} == {
+            "ec2:TerminateInstances", "ec2:AttachVolume", "ec2:GetConsoleOutput", "ec2:AssociateAddress",
+            "ec2:DisassociateAddress", "ec2:ReleaseAddress",
+        }  # fmt: skip
+        assert {one.severity for one in found} == {Severity.WARNING}
+        owner = Owner(cluster="prod-1", node="n1")
+        volume = aws.ec2.make_volume("eu-west-1a")
+        made = await driver.create(launch(owner=owner, volumes=(volume,)))
+        found = [one for one in await driver.check() if one.severity is not Severity.OK]
+        assert "ec2:TerminateInstances" not in str(found), "there is one on which it can be proven now"
         await driver.delete(made.id)
+        plain = aws.make()
+        theirs = await plain.create(launch(owner=Owner(cluster="another", node="n1")))
+        with pytest.raises(CredentialsError, match="TerminateInstances"):
+            await driver.delete(theirs.id)
+        aws.ec2.policy = None
+        await plain.delete(theirs.id)
         await driver.close()
-        assert "AssumeRoleWithWebIdentity" in aws.wire.calls()
+        await plain.close()
 
-    async def test_a_shared_file_is_exchanged_in_mid_run(self, aws: World, tmp_path: Path) -> None:
-        file = tmp_path / "credentials"
-        file.write_text("[default]\naws_access_key_id = AKIAOLD\naws_secret_access_key = x\n")
-        aws.ec2.keys = {"AKIAOLD"}
-        driver = aws.make(AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
-        made = await driver.create(launch())
-        file.write_text("[default]\naws_access_key_id = AKIANEW\naws_secret_access_key = x\n")
-        aws.ec2.keys = {"AKIANEW"}
-        again = await driver.create(launch("podvm-web-11111111"))
-        for one in (made, again):
-            await driver.delete(one.id)
-        await driver.close()
-
-    async def test_secrets_are_in_no_message(self, aws: World) -> None:
-        aws.ec2.keys = set()
-        driver = aws.make(AWS_SECRET_ACCESS_KEY="hunter2hunter2", AWS_SESSION_TOKEN="tokentoken")
-        with pytest.raises(CredentialsError) as caught:
-            await driver.create(launch())
-        assert "hunter2" not in f"{caught.value!r} {caught.value.__cause__!r}"
-        assert "tokentoken" not in f"{caught.value!r} {caught.value.__cause__!r}"
+    @pytest.mark.parametrize("right", sorted(Policy.of_page().listed))
+    async def test_a_right_that_is_missing_is_told_before_the_first_pod(self, aws: World, right: str) -> None:
+        """By dry runs: nothing is made. One without which every pod fails is an error."""
+        aws.ec2.policy = Policy(sorted(Policy.of_page().listed - {right}))
+        aws.ec2.backend.create_launch_template("kata", "", {"ImageId": aws.ec2.ami}, {})
+        driver = aws.make(**self.EVERYTHING)
+        found = [one for one in await driver.check() if one.severity is not Severity.OK]
+        assert right in " ".join(f"{one.detail} {one.remedy}" for one in found) or right.partition(":")[2] in str(found)
+        severities = {one.severity for one in found}
+        harmless = right in ("ec2:AttachVolume", "ec2:DescribeVolumes", "ec2:GetConsoleOutput")
+        harmless |= right == "servicequotas:ListServiceQuotas"
+        assert severities == {Severity.WARNING} if harmless else Severity.ERROR in severities
+        assert aws.ec2.ledger.made == {}
         await driver.close()
 
 

@@ -9,6 +9,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from tests.fakes.aws import quotas
 from tests.fakes.aws.ec2 import Ec2
 from tests.fakes.aws.policy import Policy
 from tests.fakes.faults import Fault
@@ -106,7 +107,7 @@ def test_unknown_and_ill_typed_parameters(ec2: Ec2, client: Any) -> None:
     assert send(**{"Filter.1.Nam": "x"}) == "UnknownParameter"
     assert send(DryRun="yes") == "InvalidParameterValue"
     assert send(MaxResults="many") == "InvalidParameterValue"
-    assert refused(client.attach_volume, VolumeId="", InstanceId="", Device="", DryRun=True) == "DryRunOperation"
+    assert refused(client.attach_volume, VolumeId="", InstanceId="", Device="", DryRun=True) == "InvalidVolume.NotFound"
 
 
 def test_user_data_comes_back_as_it_went(ec2: Ec2, client: Any) -> None:
@@ -127,7 +128,7 @@ def test_room_and_quota(ec2: Ec2, client: Any) -> None:
     ec2.faults.full = {("m5.large", "eu-west-1b")}
     assert refused(client.run_instances, **plain, SubnetId=ec2.subnets[1]) == "InsufficientInstanceCapacity"
     client.run_instances(**plain, SubnetId=ec2.subnets[0])
-    ec2.vcpu_quota = 2
+    ec2.quotas.values[quotas.STANDARD] = 2
     assert refused(client.run_instances, **plain, SubnetId=ec2.subnets[0]) == "VcpuLimitExceeded"
 
 

@@ -29,6 +29,7 @@ def opened(_: Path, port: int) -> Iterator[Offer]:
         settings = {
             "AWS_ENDPOINT_URL_EC2": wire.url,
             "AWS_ENDPOINT_URL_STS": wire.url,
+            "AWS_ENDPOINT_URL_SERVICE_QUOTAS": wire.url,
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata.url,
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",

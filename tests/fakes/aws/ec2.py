@@ -9,32 +9,33 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Any
-from xml.etree import ElementTree
 
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.compat import HTTPHeaders
 from moto.core.request import normalize_request
 from moto.ec2.models import core, ec2_backends, elastic_ip_addresses
-from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.responses import EC2Response
 from moto.ec2.utils import filter_dict_attribute_mapping
 from werkzeug.exceptions import HTTPException
 
-from tests.fakes.aws import model, rules
+from tests.fakes.aws import answers, model, quotas, rules
+from tests.fakes.aws.answers import CODES, Known, vcpus
+from tests.fakes.aws.disks import Disks
+from tests.fakes.aws.identity import Identity
 from tests.fakes.aws.model import Refused
+from tests.fakes.aws.places import Places, known_to_moto
 from tests.fakes.aws.policy import Policy
+from tests.fakes.aws.quotas import Quotas
 from tests.fakes.faults import Fault, Faults
 from tests.fakes.ledger import Ledger, Resource
 from tests.fakes.machines import Guest, Host, Nowhere, Order
 from tests.fakes.wire import Reply, Request
 
 _ACCOUNTS = itertools.count(int.from_bytes(os.urandom(4), "big"))
-_TAG = f"{{{model.NAMESPACE}}}"
 _PUBLIC = itertools.count(1)
-_CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 _ORDERS = {
     "StartInstances": Order.START,
     "StopInstances": Order.STOP,
@@ -42,7 +43,6 @@ _ORDERS = {
     "TerminateInstances": Order.END,
 }
 _CONSOLE = 65536
-ElementTree.register_namespace("", model.NAMESPACE)
 core.TaggedEC2Resource.get_tags = lambda self: [  # moto's looks through the tags of all resources
     {"resource_id": self.id, "key": key, "value": value, "resource_type": ""}
     for key, value in self.ec2_backend.tags.get(self.id, {}).items()
@@ -63,6 +63,13 @@ REFUSALS = {
     Fault.QUOTA: Refused("VcpuLimitExceeded", "You have requested more vCPU capacity than your current limit allows."),
 }
 
+_QUOTA_REFUSALS = {
+    Fault.THROTTLED: ("TooManyRequestsException", "Rate exceeded"),
+    Fault.UNAUTHORISED: ("AccessDeniedException", "not authorized to perform: servicequotas:ListServiceQuotas"),
+    Fault.CAPACITY: ("ServiceException", "Something went wrong"),
+    Fault.QUOTA: ("ServiceException", "Something went wrong"),
+}
+
 
 @dataclass
 class Delays:
@@ -73,16 +80,6 @@ class Delays:
     address: float = 0.0
 
 
-@dataclass
-class _Known:
-    """What the front remembers of one instance."""
-
-    born: float
-    cpu: dict[str, str] = field(default_factory=dict)
-    form: Mapping[str, str] = field(default_factory=dict)
-    ends: float | None = None
-
-
 class Ec2:
     """`Service`. Each object is an account of its own, with one VPC, three subnets, one security group."""
 
@@ -91,23 +88,26 @@ class Ec2:
         self.region, self.policy = region, policy
         self.account = f"{next(_ACCOUNTS) % 10**12:012d}"
         self.keys: set[str] | None = None  # access keys that are accepted; None is all
-        self.vcpu_quota = 0
-        self.instances: dict[str, _Known] = {}
+        self.identity, self.quotas, self.places = Identity(self.account), Quotas(), Places()
+        self.instances: dict[str, Known] = {}
         self._tokens: dict[str, tuple[str, str, bytes]] = {}
         self._lock = threading.RLock()
         self.backend = ec2_backends[self.account][region]
+        self.disks = Disks(self.backend, self._state_of)
         self._given: set[str] = set()
         self.on_launch: Callable[[str], None] | None = None  # called with the id of every new instance
-        self.began = threading.Event()  # set by the first instance
+        self.began, self.ended = threading.Event(), threading.Event()  # set by the first instance, and by its end
         self.host: Host = Nowhere()
         self._furnish()
 
     # --- Service
 
     def call_of(self, request: Request) -> str:
-        return request.form.get("Action", "")
+        return quotas.call_of(request) or request.form.get("Action", "")
 
     def refusal(self, fault: Fault, request: Request) -> Reply:
+        if quotas.call_of(request):
+            return quotas.refused(*_QUOTA_REFUSALS[fault])
         after = {"Retry-After": f"{self.faults.retry_after:g}"} if self.faults.retry_after else {}
         return REFUSALS[fault].reply(after if fault is Fault.THROTTLED else None)
 
@@ -117,11 +117,13 @@ class Ec2:
         try:
             self._refuse_caller(request)
             if action in ("GetCallerIdentity", "AssumeRoleWithWebIdentity"):
-                return self._sts(action)
+                return self.identity.sts(action, form)
+            if named := quotas.call_of(request):
+                denied = self._denied(named, {}, service="servicequotas")
+                return quotas.refused("AccessDeniedException", denied) if denied else self.quotas.answer(request)
             model.check(action, form)
-            if denied := self.policy.missing(action, form) if self.policy else []:
-                text = f"You are not authorized to perform this operation. Missing: {', '.join(denied)}"
-                raise Refused("UnauthorizedOperation", text, status=403)
+            if denied := self._denied(action, form):
+                raise Refused("UnauthorizedOperation", denied, status=403)
             with self._lock:
                 self._advance()
                 return self._do(action, form, request)
@@ -198,17 +200,42 @@ class Ec2:
         found = re.search(r"Credential=([^/]+)/", request.headers.get("authorization", ""))
         if request.form.get("Action") != "AssumeRoleWithWebIdentity" and not found:
             raise Refused("MissingAuthenticationToken", "Request is missing Authentication Token", status=403)
-        if self.keys is not None and found and found[1] not in self.keys:
+        if found and (self.identity.is_expired(found[1]) or (self.keys is not None and found[1] not in self.keys)):
             raise Refused("AuthFailure", "AWS was not able to validate the provided access credentials", status=401)
+
+    def _denied(self, action: str, form: Mapping[str, str], *, service: str = "ec2") -> str:
+        """What is said to somebody without the right; "" to somebody with it."""
+        if self.policy is None:
+            return ""
+        missing = self.policy.missing(action, form, self._tags_of, service=service)
+        text = f"You are not authorized to perform this operation. Missing: {', '.join(missing)}"
+        return text if missing else ""
+
+    def _tags_of(self, name: str) -> Mapping[str, str] | None:
+        """The tags of a resource; an association has those of its address."""
+        address = next((one.allocation_id for one in self.backend.addresses if one.association_id == name), name)
+        found = self.backend.tags.get(address)
+        return None if found is None else dict(found)
+
+    def _state_of(self, instance: str) -> str:
+        found = [one.state for one in self.backend.all_instances() if one.id == instance]
+        return str(found[0]) if found else ""
 
     def _do(self, action: str, form: Mapping[str, str], request: Request) -> Reply:
         if action == "RunInstances":
             return self._run(form, request)
+        if action == "AttachVolume":
+            self.disks.refuse(form)
         if form.get("DryRun") == "true":
+            rules.refuse_absent(self.backend, form)
             raise Refused("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)
         before = {one.id for one in self.backend.all_instances() if one.state == "terminated"}
+        held = self.disks.held_by(set(form.values())) if action == "TerminateInstances" else {}
         reply = self._moto(request)
+        if action == "AttachVolume" and reply.status == 200:
+            self.disks.attached(form["VolumeId"])
         if action == "TerminateInstances" and reply.status == 200:
+            self.disks.hold(held)
             self._end({one.id for one in self.backend.all_instances() if one.state == "terminated"} - before)
             reply = Reply(body=reply.body.replace(b"<name>terminated</name>", b"<name>shutting-down</name>"))
         if action in _ORDERS and reply.status == 200:
@@ -218,7 +245,7 @@ class Ec2:
             output = f"<output>{base64.b64encode(printed).decode()}</output>".encode()
             reply = Reply(body=re.sub(rb"<output>[^<]*</output>", output, reply.body), headers=reply.headers)
         self._sync()
-        return self._edited(reply) if action == "DescribeInstances" else reply
+        return self._edited(reply) if action in ("DescribeInstances", "DescribeVolumes") else reply
 
     def _run(self, form: Mapping[str, str], request: Request) -> Reply:
         token, digest = form.get("ClientToken", ""), rules.digest(form)
@@ -227,13 +254,14 @@ class Ec2:
                 raise Refused("IdempotentParameterMismatch", "Arguments on this idempotent request are inconsistent.")
             return self._edited(Reply(body=kept[2]))
         rules.refuse_launch(self.backend, form)
+        self.places.refuse(form)
         kind, zone = form["InstanceType"], rules.zone_of(self.backend, form)
         if form.get("DryRun") == "true":
             raise Refused("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)
-        self._refuse_quota(kind)
+        self._refuse_quota(kind, spot=form.get("InstanceMarketOptions.MarketType") == "spot")
         if not self.faults.has_room(kind, zone):
             raise REFUSALS[Fault.CAPACITY]
-        reply = self._moto(request)
+        reply = self._moto(replace(request, body=known_to_moto(request.body)))
         if reply.status != 200:
             return reply
         name = re.search(rb"<instanceId>(i-[0-9a-f]+)</instanceId>", reply.body)
@@ -246,15 +274,16 @@ class Ec2:
         self._sync()
         return self._edited(reply)
 
-    def _refuse_quota(self, kind: str) -> None:
+    def _refuse_quota(self, kind: str, *, spot: bool) -> None:
         living = [one for one in self.backend.all_instances() if one.state in ("pending", "running")]
-        if self.vcpu_quota and sum(map(_vcpus, [kind, *(one.instance_type for one in living)])) > self.vcpu_quota:
+        mine = [one.instance_type for one in living if (one.lifecycle == "spot") is spot]
+        if sum(map(vcpus, [kind, *mine])) > self.quotas.values[quotas.SPOT if spot else quotas.STANDARD]:
             raise REFUSALS[Fault.QUOTA]
 
     def _began(self, name: str, form: Mapping[str, str]) -> None:
         cpu = {key.removeprefix("CpuOptions."): value for key, value in form.items() if key.startswith("CpuOptions.")}
         self.began.set()
-        self.instances[name] = _Known(born=time.monotonic(), cpu=cpu, form=dict(form))
+        self.instances[name] = Known(born=time.monotonic(), cpu=cpu, form=dict(form))
         instance = self.backend.get_instance(name)
         tags = _tags_of(form, "network-interface")
         for nic in instance.nics.values():
@@ -267,6 +296,7 @@ class Ec2:
         self._advance()
 
     def _end(self, names: set[str]) -> None:
+        self.ended.set()
         for name in names:
             self.instances[name].ends = time.monotonic() + self.delays.ending
         self._advance()
@@ -284,7 +314,7 @@ class Ec2:
                 state = one.state
             else:
                 state = "running" if now - known.born >= self.delays.pending else "pending"
-            one._state.name, one._state.code = state, _CODES[state]
+            one._state.name, one._state.code = state, CODES[state]
         for address in self.backend.addresses:
             if address.eni is None:
                 continue
@@ -297,7 +327,7 @@ class Ec2:
         """Make the ledger what moto holds."""
         self._advance()
         found = [
-            *(_resource("instance", one, _vcpus(one.instance_type) * 0.048) for one in self.backend.all_instances()
+            *(_resource("instance", one, vcpus(one.instance_type) * 0.048) for one in self.backend.all_instances()
               if one.state != "terminated"),
             *(_resource("volume", one, one.size * 0.00012) for one in self.backend.volumes.values()),
             *(_resource("network interface", one, 0.0) for one in self.backend.enis.values()),
@@ -311,39 +341,12 @@ class Ec2:
             self.ledger.add(one)
 
     def _edited(self, reply: Reply) -> Reply:
-        """States of now, CPU options, and addresses that a young instance has not got yet."""
-        root, now = ElementTree.fromstring(reply.body), time.monotonic()
-        for parent in list(root.iter(f"{_TAG}instancesSet")):
-            for item in list(parent):
-                known = self.instances.get(item.findtext(f"{_TAG}instanceId", ""))
-                if known is None:
-                    continue
-                young = now - known.born
-                if root.tag.endswith("DescribeInstancesResponse") and young < self.faults.visible_after:
-                    parent.remove(item)
-                    continue
-                self._edit(item, known, young=young)
-        text = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-        return Reply(status=reply.status, body=text, headers={"Content-Type": "text/xml"})
-
-    def _edit(self, item: ElementTree.Element, known: _Known, *, young: float) -> None:
-        instance = self.backend.get_instance(item.findtext(f"{_TAG}instanceId", ""))
-        state = item.find(f"{_TAG}instanceState")
-        assert state is not None
-        for name, value in (("name", instance.state), ("code", str(_CODES[instance.state]))):
-            child = state.find(f"{_TAG}{name}")
-            assert child is not None
-            child.text = value
-        if known.cpu:
-            options = ElementTree.SubElement(item, f"{_TAG}cpuOptions")
-            ElementTree.SubElement(options, f"{_TAG}amdSevSnp").text = known.cpu.get("AmdSevSnp", "")
-        late = {"association", "ipAddress", "dnsName"} if instance.state == "pending" else set()
-        if young < self.delays.address:
-            late |= {"privateIpAddress", "privateIpAddressesSet", "networkInterfaceSet"}
-        for parent in list(item.iter()):
-            for child in list(parent):
-                if child.tag.removeprefix(_TAG) in late:
-                    parent.remove(child)
+        root = answers.root_of(reply)
+        if root.tag.endswith("DescribeVolumesResponse"):
+            self.disks.edit(root)
+        unseen, no_address = self.faults.visible_after, self.delays.address
+        answers.edit_instances(root, self.instances, self.backend, unseen=unseen, no_address=no_address)
+        return answers.edited(root, reply.status)
 
     def _moto(self, request: Request) -> Reply:
         headers = HTTPHeaders()
@@ -358,30 +361,12 @@ class Ec2:
         encoded = body.encode() if isinstance(body, str) else body
         return Reply(status=int(status), body=encoded, headers={"Content-Type": "text/xml", **_plain(out)})
 
-    def _sts(self, action: str) -> Reply:
-        arn = f"arn:aws:sts::{self.account}:assumed-role/caa/node"
-        inner = {
-            "GetCallerIdentity": f"<Arn>{arn}</Arn><UserId>AROA:node</UserId><Account>{self.account}</Account>",
-            "AssumeRoleWithWebIdentity": "<Credentials><AccessKeyId>ASIAWEB</AccessKeyId><SecretAccessKey>s"
-            "</SecretAccessKey><SessionToken>t</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration>"
-            "</Credentials>",
-        }[action]
-        text = (
-            f'<{action}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{action}Result>{inner}'
-            f"</{action}Result><ResponseMetadata><RequestId>0</RequestId></ResponseMetadata></{action}Response>"
-        )
-        return Reply(body=text.encode(), headers={"Content-Type": "text/xml"})
-
 
 def _resource(kind: str, one: Any, cost: float) -> Resource:
     tags: dict[str, str] = {}
     with contextlib.suppress(AttributeError):
         tags = {str(tag["key"]): str(tag["value"]) for tag in one.get_tags()}
     return Resource(kind=kind, id=str(one.id), cost=cost, tags=tags)
-
-
-def _vcpus(kind: str) -> int:
-    return int(INSTANCE_TYPES[kind]["VCpuInfo"]["DefaultVCpus"])
 
 
 def _tags_of(form: Mapping[str, str], kind: str) -> dict[str, str]:

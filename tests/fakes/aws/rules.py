@@ -87,3 +87,18 @@ def zone_of(backend: Any, form: Mapping[str, str]) -> str:
 def digest(form: Mapping[str, str]) -> str:
     """What EC2 compares of two requests with one token."""
     return hashlib.sha256(repr(sorted(form.items())).encode()).hexdigest()
+
+
+def refuse_absent(backend: Any, form: Mapping[str, str]) -> None:
+    """Raise `Refused` when a call names what does not exist."""
+    known = {
+        "InstanceId": ("InvalidInstanceID.NotFound", {one.id for one in backend.all_instances()}),
+        "VolumeId": ("InvalidVolume.NotFound", set(backend.volumes)),
+        "NetworkInterfaceId": ("InvalidNetworkInterfaceID.NotFound", set(backend.enis)),
+        "AllocationId": ("InvalidAllocationID.NotFound", {one.allocation_id for one in backend.addresses}),
+        "AssociationId": ("InvalidAssociationID.NotFound", {one.association_id for one in backend.addresses}),
+    }
+    for key, value in form.items():
+        code, names = known.get(key.split(".")[0], ("", set()))
+        if code and value not in names:
+            raise Refused(code, f"'{value}' does not exist")

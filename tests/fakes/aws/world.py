@@ -38,6 +38,7 @@ class World(any_cloud.World):
             "AWS_REGION": self.ec2.region,
             "AWS_ENDPOINT_URL_EC2": self.wire.url,
             "AWS_ENDPOINT_URL_STS": self.wire.url,
+            "AWS_ENDPOINT_URL_SERVICE_QUOTAS": self.wire.url,
             "PODVM_AMI_ID": self.ec2.ami,
             "AWS_SUBNET_ID": self.ec2.subnets[0],
             "AWS_SG_IDS": self.ec2.group,

@@ -165,8 +165,8 @@ class TestRequests:
     def test_a_flat_template_and_a_public_address(self) -> None:
         values = load(SETTINGS, {"USE_PUBLIC_IP": "true"})
         with pytest.raises(Misconfigured, match="network interface"):
-            translate.network(values, ["sg-1"], external=False, flat=True)
-        flat = translate.network(load(SETTINGS, {}), ["sg-1"], external=False, flat=True)
+            translate.network(values, ["sg-1"], flat=True)
+        flat = translate.network(load(SETTINGS, {}), ["sg-1"], flat=True)
         assert translate.interfaces(flat, "subnet-1") == {"SubnetId": "subnet-1", "SecurityGroupIds": ["sg-1"]}
 
     @pytest.mark.parametrize(
