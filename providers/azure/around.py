@@ -127,20 +127,15 @@ class Surroundings:
         return [one for one in types if one is not None]
 
     async def _ask_image(self, name: str) -> shapes.Image:
-        parts = name.strip("/").split("/")
+        kind, where, version = translate.image_parts(name, self._region)
         try:
-            if parts[0].lower() == "communitygalleries":
-                found = await self._arm.read("compute.community_gallery_images.get", self._region, parts[1], parts[3])
-            elif parts[0].lower() == "sharedgalleries":
-                found = await self._arm.read("compute.shared_gallery_images.get", self._region, parts[1], parts[3])
-            elif parts[6].lower() == "galleries":
-                found = await self._arm.read("compute.gallery_images.get", parts[3], parts[7], parts[9])
-            else:
-                found = await self._arm.read("compute.images.get", parts[3], parts[7])
-                return shapes.image(name, found, gallery=False)
+            found = await self._arm.read(f"compute.{kind}s.get", *where)
+            kept = await self._arm.read(f"compute.{kind}_versions.get", *where, version) if version else None
         except Gone as error:
             raise InvalidRequest(f"the image {name} is not there: {error}; set AZURE_IMAGE_ID") from error
-        return shapes.image(name, found, gallery=True)
+        if kept is not None:
+            shapes.refuse_far_version(kept, name=name, region=self._region)
+        return shapes.image(name, found, version=kept)
 
     @property
     def _region(self) -> str:

@@ -22,7 +22,7 @@ Resource = Mapping[str, Any]  # in the shape of the REST API, camelCase
 _BAD, _SERVER_ERROR, _TOO_MANY, _UNAUTHORISED, _FORBIDDEN, _EXISTS = 400, 500, 429, 401, 403, 412
 _CONSOLE_LIMIT = 1 << 20
 _TEXT_LIMIT = 600  # characters of a cloud's words in an error
-_NETWORK = "if it stays so, see the node's network, its proxy and AZURE_RESOURCE_MANAGER_ENDPOINT"
+_NETWORK = "if it stays so, see the node's network, its proxy, AZURE_RESOURCE_MANAGER_ENDPOINT and AZURE_AUTHORITY_HOST"
 _AUTHORITY = "if it stays so, see the node's network, its proxy and AZURE_AUTHORITY_HOST"
 _KEYS = (
     "set AZURE_CLIENT_ID, AZURE_CLIENT_SECRET and AZURE_TENANT_ID, or give the node or its service account an identity"
@@ -154,7 +154,7 @@ class Sdk:
             poller = await clients.method(operation)(*where, continuation_token=token)
             method = poller.polling_method()
             if not method.finished():
-                await method.update_status()
+                await _look(method)
             if not method.finished():
                 return False
             if method.status().lower() != "succeeded":
@@ -227,6 +227,21 @@ class Sdk:
         if self._clients is None:
             self._clients = _Clients(self._access)
         return self._clients
+
+
+async def _look(method: Any) -> None:
+    """One look at an operation. The SDK's own errors for a bad answer are no `AzureError`s."""
+    from azure.core.exceptions import HttpResponseError
+    from azure.core.polling.base_polling import BadResponse, BadStatus
+    from azure.mgmt.core.exceptions import ARMErrorFormat
+
+    try:
+        await method.update_status()
+    except BadStatus:
+        answer = method._pipeline_response.http_response
+        raise HttpResponseError(response=answer, error_format=ARMErrorFormat) from None
+    except BadResponse as error:
+        raise ValueError(str(error)) from None
 
 
 async def _document(url: str, clients: _Clients) -> Resource:
@@ -316,7 +331,8 @@ def of_error(operation: str, error: Any) -> ProviderError:
 def _of_identity(error: Any, status: int) -> ProviderError:
     """Our error for whoever gives tokens: being busy or broken is no refusal."""
     if status == _TOO_MANY:
-        return Throttled(f"the authority that gives tokens is busy: {_short(error)}", retry_after=_seconds(error))
+        busy = f"the authority that gives tokens is busy: {_short(error)}; {_AUTHORITY}"
+        return Throttled(busy, retry_after=_seconds(error))
     if status >= _SERVER_ERROR:
         return ProviderUnavailable(f"the authority that gives tokens: {_short(error)}; {_AUTHORITY}")
     return CredentialsError(f"no token: {_short(error)}; {_KEYS}")

@@ -31,7 +31,11 @@ _LISTINGS: Mapping[str, str] = MappingProxyType(
     }
 )
 _GETS: Mapping[str, str] = MappingProxyType(
-    {NIC: "network.network_interfaces.get", ADDRESS: "network.public_ip_addresses.get"}
+    {
+        NIC: "network.network_interfaces.get",
+        ADDRESS: "network.public_ip_addresses.get",
+        DISK: "compute.disks.get",
+    }
 )
 _DELETES: Mapping[str, str] = MappingProxyType(
     {
@@ -89,7 +93,13 @@ class Fleet:
         await self._swept(name)
 
     async def remove_part(self, part: Where) -> None:
-        """Delete a disk, interface or address whose VM is gone."""
+        """Delete a disk, interface or address whose VM is gone, and before it whatever else that VM left: a root disk
+        without tags is found by the tags of the others alone."""
+        found = await self._part(part.kind, part.id)
+        if found is None:
+            return
+        if name := left_of(found):
+            await self._swept(name)
         await self._until(
             lambda: self._is_removed(part), self._waits.reserved, what=f"{part.kind} {part.name} is deleted"
         )
@@ -335,6 +345,6 @@ def left_of(part: Resource) -> str:
 
 
 def _order(part: Resource) -> int:
-    """Interfaces before the addresses that they hold."""
+    """The disk first, as long as others tell whose it is; interfaces before the addresses that they hold."""
     where = shapes.where(str(part["id"]))
-    return (NIC, ADDRESS, DISK).index(where.kind) if where is not None and where.kind != shapes.VM else 3
+    return (DISK, NIC, ADDRESS).index(where.kind) if where is not None and where.kind != shapes.VM else 3

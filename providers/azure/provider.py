@@ -144,7 +144,7 @@ class AzureProvider:
         refuse_user_data(request, self.capabilities)
         translate.disks(request.volumes)
         translate.refuse_missing(self._values)
-        allowed, pattern = self._values[IMAGE_ALLOWLIST], translate.IMAGE_PATTERN
+        allowed, pattern = self._values[IMAGE_ALLOWLIST], rows.IMAGE_PATTERN
         wanted = image_of(request, default=self._values[rows.IMAGE], allowed=allowed, pattern=pattern)
         types, key = await self._around.catalogue.types(), await self._around.public_key()
         image = await self._around.image(wanted)

@@ -13,7 +13,14 @@ _GROUP = matching(
     rf"(?i:({_ARM}Microsoft\.Network/networkSecurityGroups/[^/\s]+)?)",
     "a whole resource id, /subscriptions/.../networkSecurityGroups/..., or nothing",
 )
-_IMAGE = matching(r"(/[A-Za-z0-9._()/-]{1,500})?", "a resource id, /CommunityGalleries/... or /SharedGalleries/...")
+IMAGE_PATTERN = (
+    rf"(?i:{_ARM}Microsoft\.Compute/(images/[^/\s]+|galleries/[^/\s]+/images/[^/\s]+(/versions/[^/\s]+)?)"
+    r"|/(Community|Shared)Galleries/[^/\s]+/images/[^/\s]+(/versions/[^/\s]+)?)"
+)
+_IMAGE = matching(
+    rf"({IMAGE_PATTERN})?",
+    "a whole resource id of a gallery or managed image, /CommunityGalleries/... or /SharedGalleries/..., or nothing",
+)
 _DES = matching(
     rf"(?i:({_ARM}Microsoft\.Compute/diskEncryptionSets/[^/\s]+)?)",
     "a whole resource id, /subscriptions/.../diskEncryptionSets/..., or nothing",

@@ -35,8 +35,9 @@ _GPU_LESS = "0"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Where:
-    """A resource's id, taken apart."""
+    """A resource's id, whole and taken apart."""
 
+    id: str
     subscription: str
     group: str
     kind: str
@@ -45,13 +46,16 @@ class Where:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """What is known of an image; `security` are Azure's words for what it can be booted as, in lower case."""
+    """What is known of an image; `security` are Azure's words for what it can be booted as, in lower case.
+
+    `size` is its disk's in GiB, 0 where no version is named.
+    """
 
     id: str
     arch: Arch = Arch.AMD64
     generation: str = "V1"
     security: str = ""
-    gallery: bool = True
+    size: int = 0
 
     @property
     def confidential(self) -> bool:
@@ -69,7 +73,7 @@ def where(text: str) -> Where | None:
         return None
     kinds = {one.lower(): one for one in (VM, NIC, ADDRESS, DISK)}
     kind = kinds[found["kind"].lower()]
-    return Where(subscription=found["subscription"], group=found["group"], kind=kind, name=found["name"])
+    return Where(id=text, subscription=found["subscription"], group=found["group"], kind=kind, name=found["name"])
 
 
 def properties(found: Resource) -> Mapping[str, Any]:
@@ -208,17 +212,28 @@ def left_of_quotas(usages: Iterable[Resource]) -> Mapping[str, int]:
     return {name: int(one.get("limit") or 0) - int(one.get("currentValue") or 0) for name, one in named}
 
 
-def image(name: str, found: Resource, *, gallery: bool) -> Image:
-    """What a gallery says of an image, or a managed image of itself."""
-    said = properties(found)
+def image(name: str, found: Resource, *, version: Resource | None = None) -> Image:
+    """What a gallery says of an image and its version, or a managed image of itself."""
+    said, storage = properties(found), properties(found if version is None else version).get("storageProfile") or {}
+    disk = storage.get("osDiskImage") or storage.get("osDisk") or {}
     features = {str(one.get("name")): str(one.get("value") or "") for one in said.get("features") or ()}
     return Image(
         id=name,
         arch=Arch.ARM64 if str(said.get("architecture") or "").lower() == "arm64" else Arch.AMD64,
         generation=str(said.get("hyperVGeneration") or "V1").upper(),
         security=features.get("SecurityType", "").lower(),
-        gallery=gallery,
+        size=int(disk.get("sizeInGB") or disk.get("diskSizeGB") or 0),
     )
+
+
+def refuse_far_version(version: Resource, *, name: str, region: str) -> None:
+    """Raise `Misconfigured` when an image's version is not kept in the region; other people's do not say where."""
+    kept = (properties(version).get("publishingProfile") or {}).get("targetRegions") or ()
+    names = [str(one.get("name") or "") for one in kept]
+    if names and region not in {one.lower().replace(" ", "") for one in names}:
+        raise Misconfigured(
+            f"the image {name} is kept in {', '.join(names)} and not in {region} (AZURE_REGION): replicate it to there"
+        )
 
 
 def refuse_busy_disk(found: Resource, *, name: str, region: str, vm: str) -> str:

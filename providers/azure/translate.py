@@ -16,11 +16,6 @@ from providers.azure import settings as rows
 from providers.azure.shapes import LIMITS, Image
 
 NAME_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
-IMAGE_PATTERN = (
-    r"(?i:/subscriptions/[^/\s]+/resourceGroups/[^/\s]+/providers/Microsoft\.Compute/"
-    r"(images/[^/\s]+|galleries/[^/\s]+/images/[^/\s]+(/versions/[^/\s]+)?)"
-    r"|/(Community|Shared)Galleries/[^/\s]+/images/[^/\s]+(/versions/[^/\s]+)?)"
-)
 _DISK = re.compile(
     r"(?i:/subscriptions/[^/\s]+/resourceGroups/([^/\s]{1,90})/providers/Microsoft\.Compute/disks/([^/\s]{1,80}))"
 )
@@ -57,6 +52,17 @@ def refuse_unfit(image: Image, arch: Arch, *, tee: Tee) -> None:
             f"the image {image.id} cannot be a confidential VM: DISABLECVM is false, so AZURE_IMAGE_ID has to be a "
             "gallery image of generation 2 whose SecurityType is ConfidentialVmSupported (or set DISABLECVM=true)"
         )
+
+
+def image_parts(name: str, region: str) -> tuple[str, tuple[str, ...], str]:
+    """Whom to ask about an image, as the SDK calls it, with which names, and its version, "" for the newest."""
+    parts = name.strip("/").split("/")
+    others = {"communitygalleries": "community_gallery_image", "sharedgalleries": "shared_gallery_image"}
+    if kind := others.get(parts[0].lower()):
+        return kind, (region, parts[1], parts[3]), parts[5] if len(parts) > 5 else ""
+    if parts[6].lower() == "galleries":
+        return "gallery_image", (parts[3], parts[7], parts[9]), parts[11] if len(parts) > 11 else ""
+    return "image", (parts[3], parts[7]), ""
 
 
 def refuse_missing(values: Settings) -> None:
@@ -133,7 +139,7 @@ def _storage(plan: Plan) -> Body:
         "managedDisk": _managed(plan),
     }
     if size := values[rows.ROOT_SIZE]:
-        disk["diskSizeGB"] = size
+        disk["diskSizeGB"] = max(size, plan.image.size)
     storage: Body = {"imageReference": _image(plan.image.id), "osDisk": disk}
     if plan.request.volumes:
         storage["dataDisks"] = [

@@ -156,7 +156,27 @@ async def test_images_of_other_peoples_galleries(azure: World, gallery: str, key
     image = f"/{gallery}Galleries/{names[gallery]}/images/podvm/versions/1.0.0"
     body = await body_of(azure, AZURE_IMAGE_ID=image)
     assert body["properties"]["storageProfile"]["imageReference"] == {f"{key}ImageId": image}
-    assert f"{gallery}GalleryImages.Get" in azure.wire.calls(), "its definition proved that it can be confidential"
+    asked = {f"{gallery}GalleryImages.Get", f"{gallery}GalleryImageVersions.Get"}
+    assert asked <= set(azure.wire.calls()), "its definition proves that it can be confidential"
+
+
+async def test_a_version_has_to_be_there_and_here(azure: World) -> None:
+    one, two = azure.make(AZURE_IMAGE_ID=azure.azure.site.image.replace("1.0.0", "9.0.0")), azure.make()
+    with pytest.raises(InvalidRequest, match=r"/versions/9.0.0 is not there.*AZURE_IMAGE_ID"):
+        await one.create(launch())
+    azure.azure.site.kept_in = ["North Europe"]
+    with pytest.raises(Misconfigured, match=r"kept in North Europe and not in westeurope \(AZURE_REGION\)"):
+        await two.create(launch())
+    assert azure.puts() == []
+    await one.close()
+    await two.close()
+
+
+@pytest.mark.parametrize(("asked", "got"), [("0", None), ("10", 30), ("64", 64)])
+async def test_the_root_disk_is_never_smaller_than_the_image(azure: World, asked: str, got: int | None) -> None:
+    for image in (azure.azure.site.image, "/CommunityGalleries/cococommunity-42/images/podvm/versions/1.0.0"):
+        body = await body_of(azure, ROOT_VOLUME_SIZE=asked, AZURE_IMAGE_ID=image)
+        assert body["properties"]["storageProfile"]["osDisk"].get("diskSizeGB") == got
 
 
 async def test_a_managed_image_is_for_ordinary_pod_vms(azure: World) -> None:

@@ -37,16 +37,11 @@ ROUTES: tuple[tuple[str, str, str], ...] = (
     ("GET", rf"{_SUB}{_C}/skus", "ResourceSkus.List"),
     ("GET", rf"{_SUB}{_C}/locations/(?P<region>[^/]+)/usages", "Usages.List"),
     ("GET", rf"{_RG}{_C}/galleries/[^/]+/images/[^/]+", "GalleryImages.Get"),
-    (
-        "GET",
-        rf"{_SUB}{_C}/locations/[^/]+/communityGalleries/(?P<gallery>[^/]+)/images/(?P<name>[^/]+)",
-        "CommunityGalleryImages.Get",
-    ),
-    (
-        "GET",
-        rf"{_SUB}{_C}/locations/[^/]+/sharedGalleries/(?P<gallery>[^/]+)/images/(?P<name>[^/]+)",
-        "SharedGalleryImages.Get",
-    ),
+    ("GET", rf"{_RG}{_C}/galleries/[^/]+/images/[^/]+/versions/[^/]+", "GalleryImageVersions.Get"),
+    ("GET", rf"{_SUB}{_C}/locations/[^/]+/communityGalleries/[^/]+/images/[^/]+", "CommunityGalleryImages.Get"),
+    ("GET", rf"{_SUB}{_C}/locations/[^/]+/communityGalleries/.+/versions/[^/]+", "CommunityGalleryImageVersions.Get"),
+    ("GET", rf"{_SUB}{_C}/locations/[^/]+/sharedGalleries/[^/]+/images/[^/]+", "SharedGalleryImages.Get"),
+    ("GET", rf"{_SUB}{_C}/locations/[^/]+/sharedGalleries/.+/versions/[^/]+", "SharedGalleryImageVersions.Get"),
     ("GET", rf"{_RG}{_C}/images/[^/]+", "Images.Get"),
     ("GET", rf"{_RG}{_C}/disks/(?P<name>[^/]+)", "Disks.Get"),
     ("GET", rf"{_RG}{_C}/disks", "Disks.List"),
@@ -82,7 +77,7 @@ class Azure:
         self.began, self.ending = threading.Event(), threading.Event()
         self._lock = threading.RLock()
         self._routes: dict[str, Callable[[Request, dict[str, str]], Reply]] = {
-            name: getattr(self, "_" + name.replace(".", "_").lower()) for _, _, name in ROUTES
+            name: getattr(self, "_" + name.replace(".", "_").lower(), self._image) for _, _, name in ROUTES
         }
 
     def call_of(self, request: Request) -> str:
@@ -234,20 +229,12 @@ class Azure:
     def _usages_list(self, request: Request, parts: dict[str, str]) -> Reply:
         return answer({"value": self.quota.usages(self._bodies())})
 
-    def _galleryimages_get(self, request: Request, parts: dict[str, str]) -> Reply:
-        return self._definition(unquote(request.path))
-
-    def _images_get(self, request: Request, parts: dict[str, str]) -> Reply:
-        return self._definition(unquote(request.path))
-
-    def _communitygalleryimages_get(self, request: Request, parts: dict[str, str]) -> Reply:
-        return self._definition(f"/CommunityGalleries/{parts['gallery']}/images/{parts['name']}")
-
-    def _sharedgalleryimages_get(self, request: Request, parts: dict[str, str]) -> Reply:
-        return self._definition(f"/SharedGalleries/{parts['gallery']}/images/{parts['name']}")
-
-    def _definition(self, name: str) -> Reply:
-        found = self.site.find_image(name)
+    def _image(self, request: Request, parts: dict[str, str]) -> Reply:
+        """An image or a version of any kind; other people's galleries are named below a region, and without one."""
+        path = unquote(request.path)
+        others = re.fullmatch(rf"{_SUB}{_C}/locations/[^/]+/(community|shared)(galleries/.+)", path, re.IGNORECASE)
+        name = f"/{others[2].title()}G{others[3][1:]}" if others else path
+        found = self.site.tell_image(name)
         if found is None:
             raise _absent(name)
         return answer({"id": name, "location": self.site.region, "properties": found})

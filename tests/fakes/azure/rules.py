@@ -49,6 +49,9 @@ class Site:
         }
     )
     images: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    versions: set[str] = field(default_factory=lambda: {"1.0.0"})
+    kept_in: list[str] = field(default_factory=lambda: ["North Europe", "West Europe"])
+    image_size: int = 30
 
     def __post_init__(self) -> None:
         gallery = f"{self.base}/Microsoft.Compute/galleries/podvm/images"
@@ -81,8 +84,20 @@ class Site:
 
     def find_image(self, name: str) -> Mapping[str, Any] | None:
         """The definition behind an image id or a version's."""
-        wanted = re.sub(r"/versions/[^/]+$", "", name, flags=re.IGNORECASE).lower()
-        return next((one for key, one in self.images.items() if key.lower() == wanted), None)
+        wanted, _, version = name.lower().partition("/versions/")
+        found = next((one for key, one in self.images.items() if key.lower() == wanted), None)
+        return None if version and version not in self.versions else found
+
+    def tell_image(self, name: str) -> dict[str, Any] | None:
+        """What Azure tells of an image, or of a version, by its id."""
+        found = self.find_image(name)
+        if found is None or "/versions/" not in name.lower():
+            return dict(found) if found is not None else None
+        size = {"diskSizeGB" if name.startswith(("/Community", "/Shared")) else "sizeInGB": self.image_size}
+        told: dict[str, Any] = {"storageProfile": {"osDiskImage": size}}
+        if name.startswith("/subscriptions/"):
+            told["publishingProfile"] = {"targetRegions": [{"name": one} for one in self.kept_in]}
+        return told
 
 
 def refuse_launch(site: Site, name: str, body: Mapping[str, Any]) -> None:
@@ -94,6 +109,10 @@ def refuse_launch(site: Site, name: str, body: Mapping[str, Any]) -> None:
     image = _image(site, (inner.get("storageProfile") or {}).get("imageReference") or {})
     if str(image.get("architecture", "x64")).lower() != size.arch.lower():
         raise Refused("BadRequest", "Cannot create a VM: the CPU architecture of the size is not the image's.")
+    asked = ((inner.get("storageProfile") or {}).get("osDisk") or {}).get("diskSizeGB")
+    if asked and int(asked) < site.image_size:
+        words = f"The specified disk size {asked} GB is smaller than the disk of the VM image: {site.image_size} GB."
+        raise Refused("InvalidParameter", words)
     _refuse_security(inner, size, image)
     _refuse_user_data(str(inner.get("userData") or ""))
     _refuse_network(site, inner.get("networkProfile") or {})

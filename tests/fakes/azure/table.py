@@ -7,7 +7,7 @@ from tests.fakes.fault_table import FaultTable, Places
 
 _MAKING = (
     "VirtualMachines.CreateOrUpdate", "VirtualMachines.Get", "NetworkInterfaces.Get", "PublicIPAddresses.Get",
-    "ResourceSkus.List", "GalleryImages.Get", "Disks.Get", "Disks.Update", "Token",
+    "ResourceSkus.List", "GalleryImages.Get", "GalleryImageVersions.Get", "Disks.Get", "Disks.Update", "Token",
 )  # fmt: skip
 _ENDING = (
     "VirtualMachines.Delete", "VirtualMachines.Get", "NetworkInterfaces.List", "PublicIPAddresses.List", "Disks.List",
@@ -37,7 +37,7 @@ TABLE = FaultTable(
     world=world,
     making=_MAKING,
     ending=_ENDING,
-    staying=("GalleryImages.Get", "VirtualMachines.CreateOrUpdate"),
+    staying=("Token", "GalleryImages.Get", "VirtualMachines.CreateOrUpdate", "VirtualMachines.Get", "Disks.Get"),
     make="VirtualMachines.CreateOrUpdate",
     kind="vm",
     everything={"USE_PUBLIC_IP": "1"},

@@ -1,6 +1,7 @@
 """Launch requests into Azure's requests, and the rights that they need: data alone."""
 
 import base64
+import re
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from caa.model.ids import SandboxId
 from caa.model.instance import Arch, LaunchRequest, Owner, Tee
 from caa.provider.capacity import Place
 from providers.azure import rights, translate
+from providers.azure import settings as rows
 from providers.azure.around import Waits, access
 from providers.azure.shapes import Image
 
@@ -24,7 +26,7 @@ SEALED = Image(
     generation="V2",
     security="confidentialvmsupported",
 )
-PLAIN = Image(id=f"{GROUP}/Microsoft.Compute/images/i", gallery=False)
+PLAIN = Image(id=f"{GROUP}/Microsoft.Compute/images/i")
 
 
 def settings(**other: str) -> Settings:
@@ -134,6 +136,23 @@ class TestRefusals:
                 translate.places_of_disks([here, there], zones)
 
 
+class TestImages:
+    @pytest.mark.parametrize(
+        ("name", "kind", "where", "version"),
+        [
+            (f"{GROUP}/Microsoft.Compute/images/i", "image", ("pods", "i"), ""),
+            (f"{GROUP}/Microsoft.Compute/galleries/g/images/i", "gallery_image", ("pods", "g", "i"), ""),
+            (SEALED.id, "gallery_image", ("pods", "g", "i"), "1.0.0"),
+            ("/CommunityGalleries/g/images/i", "community_gallery_image", ("here", "g", "i"), ""),
+            ("/communitygalleries/g/images/i/versions/2.0", "community_gallery_image", ("here", "g", "i"), "2.0"),
+            ("/SharedGalleries/g/images/i/versions/2.0", "shared_gallery_image", ("here", "g", "i"), "2.0"),
+        ],
+    )
+    def test_whom_to_ask(self, name: str, kind: str, where: tuple[str, ...], version: str) -> None:
+        assert re.fullmatch(rows.IMAGE_PATTERN, name)
+        assert translate.image_parts(name, "here") == (kind, where, version)
+
+
 class TestRights:
     def test_each_scope_has_its_own(self) -> None:
         needed = rights.needed(settings(AZURE_NSG_ID=NSG, AZURE_IMAGE_ID=SEALED.id))
@@ -189,6 +208,11 @@ class TestAccess:
     def test_no_secret_is_in_its_text(self) -> None:
         found = access(settings(AZURE_CLIENT_SECRET="hunter2", AZURE_CLIENT_ID="app", AZURE_TENANT_ID="home"), Waits())
         assert not any(word in repr(found) for word in ("hunter2", "app", "home"))
+
+    @pytest.mark.parametrize("image", ["/x", "/CommunityGalleries/g", "podvm", f"{GROUP}/Microsoft.Compute/disks/d"])
+    def test_an_image_that_is_none_is_refused_at_the_start(self, image: str) -> None:
+        with pytest.raises(ConfigError, match="AZURE_IMAGE_ID"):
+            settings(AZURE_IMAGE_ID=image)
 
     def test_an_endpoint_without_tls_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="https"):
