@@ -1,15 +1,26 @@
 """The demo's pod with the drivers of the public clouds: official SDK, fake cloud, local pod VM, metadata service."""
 
+import asyncio
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from subprocess import PIPE
 
+import boto3
 import pytest
+
+from caa.model.ids import SandboxId, instance_name
+from caa.testing.demo import clouds, world
+from caa.testing.demo.clouds import Cloud
+from caa.testing.demo.daemons import Daemons, Paths
+from caa.testing.shim.kinds import PodOptions
+from caa.testing.shim.shim import Shim
 
 pytestmark = [
     pytest.mark.root,
@@ -37,6 +48,41 @@ def test_one_pod_comes_and_goes_in_a_cloud(cloud: str, shim: str) -> None:
     assert result["network"]["copied_mib"] == 50
     assert result["survived"]["lines_missing"] == 0
     assert result["timings_ms"]["  node: launch"] > 1000  # the fake takes its time, as a cloud does
+
+
+@pytest.fixture
+async def aws(own_namespaces: None, paths: Paths) -> AsyncIterator[Cloud]:
+    """Daemons of a worker in AWS, where nothing is alive at the end."""
+    async with clouds.opened("aws", paths, image=None, environ=os.environ) as cloud:
+        daemons = Daemons(paths, "aws", cloud.environ)
+        await daemons.start()
+        try:
+            yield cloud
+        finally:
+            await daemons.stop()
+        assert not await asyncio.to_thread(cloud.left)
+
+
+async def test_an_instance_that_somebody_stops_in_the_cloud(aws: Cloud, paths: Paths) -> None:
+    """Its pod VM is gone at once, its pod fails, and the node removes the instance, which would cost money."""
+    await asyncio.to_thread(world.attach, "pod0", f"{world.SUBNET}.10")
+    options = PodOptions(name="pod0", namespace="test", netns=str(world.NETNS / "pod0"))
+    pod = await Shim(str(paths.hypervisor)).start(options)
+    instance = await asyncio.to_thread(aws.identity, instance_name("pod0", SandboxId(pod.sandbox_id)))
+    groups = world.groups_of(instance)
+    assert groups
+    await asyncio.to_thread(_stop, instance, aws.environ["AWS_ENDPOINT_URL_EC2"])
+    await asyncio.wait_for(pod.failed.wait(), 30)
+    await asyncio.wait_for(pod.ended.wait(), 5)
+    assert not pod.stop_errors
+    assert not await asyncio.to_thread(aws.left)
+    assert not [group for group in groups if group.exists()]
+    await asyncio.to_thread(world.detach, "pod0")
+
+
+def _stop(instance: str, url: str) -> None:
+    keys = {"aws_access_key_id": "operator", "aws_secret_access_key": "operator"}
+    boto3.client("ec2", endpoint_url=url, region_name="eu-west-1", **keys).stop_instances(InstanceIds=[instance])
 
 
 def test_a_signal_ends_the_cloud_too() -> None:
