@@ -43,6 +43,8 @@ class Identity:
 
     def discover(self, request: Request) -> Reply:
         """The document by which clients find the token endpoint."""
+        if request.path.split("/")[1] != self.tenant:
+            return _refusal("invalid_tenant", "AADSTS90002: Tenant not found.", status=400)
         base = f"https://{request.headers['host']}/{self.tenant}"
         found = {"authorization_endpoint": f"{base}/oauth2/v2.0/authorize", "issuer": f"{base}/v2.0"}
         return answer({**found, "token_endpoint": f"{base}/oauth2/v2.0/token"})

@@ -13,7 +13,7 @@ _SPOT = "lowPriorityCores"
 
 def family(size: str) -> str:
     """`standardDCASv5Family` of `Standard_DC2as_v5`."""
-    kind, _, version = re.sub(r"(?<=[A-Z])\d+", "", size.removeprefix("Standard_")).rpartition("_")
+    kind, _, version = re.sub(r"^([A-Z]+)\d+", r"\1", size.removeprefix("Standard_")).rpartition("_")
     return f"standard{kind.upper().replace('_', '')}{version}Family"
 
 
