@@ -162,7 +162,8 @@ def find(options: Options) -> Path:
             raise StateError(f"there is no device {options.device}")
         return device
     blocks = options.root / "sys/class/block"
-    labelled = [block for block in sorted(blocks.iterdir()) if _label(block) == LABEL] if blocks.is_dir() else []
+    present = sorted(blocks.iterdir()) if blocks.is_dir() else []
+    labelled = [block for block in present if _label(block, options.root) == LABEL]
     found = [block for block in labelled if _is_own(block, options.root)]
     if len(found) != 1:
         where = f" ({len(labelled)} such partitions are on disks that are not this VM's own)" if labelled else ""
@@ -171,12 +172,22 @@ def find(options: Options) -> Path:
     return options.root / "dev" / found[0].name
 
 
-def _label(block: Path) -> str:
+def _label(block: Path, root: Path) -> str:
+    """The partition's name: from the kernel, or from udev.
+
+    The kernel has none for a partition that systemd-repart added to a disk in use (BLKPG_ADD_PARTITION carries none).
+    """
+    number = _text(block / "dev").strip()
+    places = ((block / "uevent", "PARTNAME="), (root / f"run/udev/data/b{number}", "E:ID_PART_ENTRY_NAME="))
+    lines = ((line, key) for file, key in places for line in _text(file).splitlines())
+    return next((line.removeprefix(key) for line, key in lines if line.startswith(key)), "")
+
+
+def _text(file: Path) -> str:
     try:
-        lines = (block / "uevent").read_text().splitlines()
+        return file.read_text(errors="replace")
     except OSError:
         return ""
-    return next((line.removeprefix("PARTNAME=") for line in lines if line.startswith("PARTNAME=")), "")
 
 
 def _is_own(block: Path, root: Path) -> bool:

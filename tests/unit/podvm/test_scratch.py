@@ -65,6 +65,16 @@ def partition(root: Path, disk: Path, *, name: str, label: str, holds: str = "")
         file.truncate(300 * MIB)
 
 
+def test_a_partition_that_the_kernel_has_no_name_for(options: Options, tmp_path: Path) -> None:
+    """As systemd-repart adds one to a disk in use: only udev has read its name."""
+    part = tmp_path / "sys/devices/vda/vda4"
+    (part / "uevent").write_text("DEVTYPE=partition\n")
+    udev = tmp_path / "run/udev/data"
+    udev.mkdir(parents=True)
+    (udev / f"b{(part / 'dev').read_text().strip()}").write_text("S:disk/x\nE:ID_PART_ENTRY_NAME=trusted_store\n")
+    assert scratch.find(options) == tmp_path / "dev/vda4"
+
+
 def test_the_plan(options: Options, tmp_path: Path) -> None:
     programs = Programs(tmp_path)
     assert scratch.run(options, programs) == 0
