@@ -23,14 +23,18 @@ def extended(values: Iterable[bytes], start: bytes = ZERO) -> bytes:
     return start
 
 
-def boot(uki: bytes) -> bytes:
-    """PCR 4: the firmware starts the UKI from a boot option, and the UKI starts its kernel."""
+def boot(uki: bytes, *, secure_boot: bool = False) -> bytes:
+    """PCR 4: the firmware starts the UKI from a boot option, and the UKI starts its kernel.
+
+    With Secure Boot on, systemd-stub stands in for the firmware's check of that kernel, and so for its measurement too
+    (seen with EDK2 2022.11 and systemd 257); the kernel is a part of the UKI all the same.
+    """
     image = pe.parse(uki)
     kernel = image.section(".linux")
     if kernel is None:
         raise InvalidInput("not a UKI: it has no section .linux")
-    events = [_digest(_BOOT_ACTION), _digest(_SEPARATOR), pe.authenticode(image), pe.authenticode(pe.parse(kernel))]
-    return extended(events)
+    events = [_digest(_BOOT_ACTION), _digest(_SEPARATOR), pe.authenticode(image)]
+    return extended(events if secure_boot else [*events, pe.authenticode(pe.parse(kernel))])
 
 
 def unified_kernel(uki: bytes) -> bytes:

@@ -34,6 +34,11 @@ class Image:
     directory: int
     headers: int
 
+    @property
+    def is_signed(self) -> bool:
+        """Whether it carries certificates for Secure Boot; whose they are, and if they are good, firmware decides."""
+        return self.directory != 0 and struct.unpack_from("<4xI", self.data, self.directory)[0] > 0
+
     def section(self, name: str) -> bytes | None:
         """The content of a section, None when there is none of that name."""
         for one in self.sections:

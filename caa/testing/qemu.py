@@ -18,6 +18,7 @@ NAME = "podvm-image-0a1b2c3d"
 SERVING = 1  # grpc.HealthCheckResponse.ServingStatus
 _HEADER = struct.Struct(">IIBB")
 _FIRMWARE = Path("/usr/share/OVMF")
+_SECURE = ("-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on")
 
 
 @dataclass
@@ -112,17 +113,24 @@ class Rack:
         self.machines.append(machine)
         return machine
 
-    def start_disk(self, disk: Path, *more: Path) -> Machine:
-        """Boot a disk under UEFI with a TPM of its own, and `more` disks behind it; nothing is written to any."""
-        variables = self.folder / "variables.fd"
-        shutil.copyfile(_FIRMWARE / "OVMF_VARS_4M.fd", variables)
+    def start_disk(self, disk: Path, *more: Path, room: int = 0, secure_boot: bool = False) -> Machine:
+        """Boot a disk under UEFI with a TPM of its own, and `more` disks behind it; nothing is written to any.
+
+        `room` bytes behind the disk can be written, and are gone with the machine. `secure_boot` starts only what
+        Debian's snake oil key has signed (package ovmf).
+        """
+        variables = self.folder / f"variables-{len(self.machines)}.fd"
+        kind = ".snakeoil" if secure_boot else ""
+        shutil.copyfile(_FIRMWARE / f"OVMF_VARS_4M{kind}.fd", variables)
         firmware = [
-            "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={_FIRMWARE}/OVMF_CODE_4M.fd",
+            *(_SECURE if secure_boot else ()),
+            "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={_FIRMWARE}/OVMF_CODE_4M{kind}.fd",
             "-drive", f"if=pflash,format=raw,unit=1,file={variables}",
             "-chardev", f"socket,id=tpm,path={self._start_tpm()}",
             "-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0",
         ]  # fmt: skip
-        disks = [word for number, file in enumerate((disk, *more)) for word in drive_arguments(file, number)]
+        disks = [*(self._roomy(disk, room) if room else drive_arguments(disk))]
+        disks += [word for number, file in enumerate(more, 1) for word in drive_arguments(file, number)]
         return self.start(*firmware, *disks, memory=1536)
 
     def stop(self) -> None:
@@ -132,6 +140,17 @@ class Rack:
         for process in self.tpms:
             process.kill()
             process.wait()
+
+    def _roomy(self, disk: Path, room: int) -> Sequence[str]:
+        """QEMU's arguments for a larger disk on virtio that begins as `disk`."""
+        layer = self.folder / f"disk-{len(self.machines)}.qcow2"
+        size = disk.stat().st_size + room
+        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(disk), str(layer), str(size)]
+        subprocess.run(command, check=True, capture_output=True)
+        return [
+            "-drive", f"file={layer},if=none,id=drive0,format=qcow2",
+            "-device", "virtio-blk-pci,drive=drive0",
+        ]  # fmt: skip
 
     def _start_tpm(self) -> Path:
         state = self.folder / f"tpm-{len(self.tpms)}"

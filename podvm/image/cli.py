@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from caa.errors import CaaError, ConfigError
-from podvm.image import convert, customize, inputs, publish, recipe, tiny
+from podvm.image import convert, customize, inputs, publish, recipe, sign, tiny
+from podvm.measure import Presence
 
 _HERE = Path(__file__).resolve().parent
 _CACHE = _HERE.parents[1] / ".cache" / "image"
@@ -34,8 +35,11 @@ def _build(arguments: argparse.Namespace) -> None:
         profile=arguments.profile,
         architecture=arguments.architecture,
         closed_policy=arguments.closed_policy,
+        confidential=arguments.confidential,
+        tpm=arguments.tpm,
         key_file=arguments.authorized_key,
-        rows=inputs.parse(arguments.inputs.read_text(), str(arguments.inputs)),
+        signer=sign.signer(arguments.secure_boot_key, arguments.secure_boot_certificate),
+        rows=inputs.read(arguments.inputs),
         mirror=arguments.mirror,
     )
     _show(recipe.build(wish, arguments.cache, to=arguments.to or arguments.cache))
@@ -64,6 +68,7 @@ def _customize(arguments: argparse.Namespace) -> None:
         arguments=tuple(arguments.set_kernel_arg),
         authorized_key=arguments.authorized_key,
         agent=arguments.agent,
+        signer=sign.signer(arguments.secure_boot_key, arguments.secure_boot_certificate),
     )
     image = arguments.image
     to = arguments.output or image.with_name(f"{image.name.removesuffix('.raw')}-custom.raw")
@@ -96,7 +101,10 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="production", help=" or ".join(recipe.PROFILES))
     parser.add_argument("--architecture", default="amd64", help=" or ".join(dict(recipe.ARCHITECTURES)))
     parser.add_argument("--closed-policy", action="store_true", help="deny all until initdata or the pod sets a policy")
+    parser.add_argument("--confidential", action="store_true", help="for confidential VMs: TPM required, scratch space")
+    parser.add_argument("--tpm", default="", help=f"{' or '.join(Presence)}: what process-user-data is told (auto)")
     parser.add_argument("--authorized-key", type=Path, help="public keys: ssh (debug) or SFTP (byom)")
+    _add_signing(parser)
     parser.add_argument("--inputs", type=Path, default=_HERE / "inputs.toml", help="pinned inputs (%(default)s)")
     parser.add_argument("--mirror", default="", help="a Debian mirror for the build tree, when it is made")
     parser.add_argument("--to", type=Path, help="where the image goes (the cache)")
@@ -116,4 +124,10 @@ def _add_customize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set-kernel-arg", action="append", default=[], metavar="ARGUMENT")
     parser.add_argument("--authorized-key", type=Path, help="public keys of who may log in; debug images alone")
     parser.add_argument("--agent", type=Path, help="another kata-agent")
+    _add_signing(parser)
     parser.add_argument("--output", type=Path, help="the new image (beside the old one, with -custom)")
+
+
+def _add_signing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--secure-boot-key", type=Path, metavar="PEM", help="sign the UKI with this private key")
+    parser.add_argument("--secure-boot-certificate", type=Path, metavar="PEM", help="the certificate of that key")

@@ -5,18 +5,21 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from caa.attest import pe
 from caa.errors import ConfigError
 from podvm.image import recipe, workshop
 from podvm.image.cache import locked
+from podvm.image.sign import UKIFY, Signer
 from podvm.image.workshop import Workshop
 
 _CODE = Path(__file__).parents[2]
 _UKI = "EFI/BOOT"
+# The UKI's name on the EFI partition, and what systemd-repart calls that architecture.
+_ARCHITECTURES = MappingProxyType({"BOOTX64.EFI": "x86-64", "BOOTAA64.EFI": "arm64"})
 _AGENT = "/usr/local/bin/kata-agent"
 _KEYS = "/root/.ssh/authorized_keys"
 _SECTIONS = ((".linux", "linux"), (".initrd", "initrd"), (".osrel", "os-release"), (".uname", "uname"))
@@ -31,6 +34,7 @@ class Changes:
     arguments: tuple[str, ...] = ()
     authorized_key: Path | None = None
     agent: Path | None = None
+    signer: Signer | None = None
 
     def __post_init__(self) -> None:
         """Raises `ConfigError` for what would undo the measurement or leave the image."""
@@ -58,25 +62,32 @@ def _customize(raw: Path, changes: Changes, *, cache: Path, to: Path) -> list[Pa
     shop = workshop.opened(cache, {"/code": _CODE, "/out": work, **image})
     try:
         uki = _take_apart(shop, f"/image/{raw.name}", work=work)
+        old = pe.parse(uki.read_bytes())
+        if old.is_signed and changes.signer is None:
+            raise ConfigError(
+                "this image is signed for Secure Boot: give --secure-boot-key and --secure-boot-certificate"
+            )
         _change(work / "root", changes)
-        _put_together(shop, work, uki=uki, arguments=changes.arguments)
+        if changes.signer is not None:
+            changes.signer.copy(work / "keys")
+        _put_together(shop, work, old=old, name=uki.name, changes=changes)
         return _deliver(work, to)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _take_apart(shop: Workshop, raw: str, *, work: Path) -> bytes:
-    """The files of the root partition in `work`/root; the UKI."""
+def _take_apart(shop: Workshop, raw: str, *, work: Path) -> Path:
+    """The files of the root partition in `work`/root; the UKI as a file, called as on the EFI partition."""
     table = json.loads(shop.run(["sfdisk", "--json", raw], "read the partitions"))["partitiontable"]
     unit = int(table.get("sectorsize", 512))
-    parts = {part.get("name", "").split("-")[0].lower(): part for part in table["partitions"]}
     names = [part.get("name", "") for part in table["partitions"]]
     esp = next((part for part in table["partitions"] if part.get("name", "").lower() == "esp"), None)
     root = next((part for part in table["partitions"] if re.fullmatch(r"root-[a-z0-9-]+", part.get("name", ""))
                  and "verity" not in part["name"]), None)  # fmt: skip
     if esp is None or root is None:
         raise ConfigError(
-            f"{raw} is no image of ours: it has the partitions {', '.join(names) or 'none'} ({len(parts)})"
+            f"{raw} is no image of ours with a UKI: it has the partitions {', '.join(names) or 'none'}; "
+            "an image for machines without UEFI (s390x, ppc64le) is built anew"
         )
     for name, part in (("esp", esp), ("root.erofs", root)):
         _cut(shop, raw, name=name, start=part["start"] * unit, size=part["size"] * unit)
@@ -84,9 +95,9 @@ def _take_apart(shop: Workshop, raw: str, *, work: Path) -> bytes:
     shop.run(["mcopy", "-i", "/out/esp", f"::/{_UKI}/*", "/out/"], "read the EFI partition")
     (work / "root.erofs").unlink()
     found = sorted(work.glob("*.EFI"))
-    if len(found) != 1:
-        raise ConfigError(f"{raw}: one UKI is expected in {_UKI}, there are {len(found)}")
-    return found[0].read_bytes()
+    if len(found) != 1 or found[0].name not in _ARCHITECTURES:
+        raise ConfigError(f"{raw}: one UKI is expected in {_UKI}, there is {[file.name for file in found]}")
+    return found[0]
 
 
 def _cut(shop: Workshop, raw: str, *, name: str, start: int, size: int) -> None:
@@ -141,38 +152,41 @@ def _inside(root: Path, link: Path) -> Path:
     return there
 
 
-def _put_together(shop: Workshop, work: Path, *, uki: bytes, arguments: Sequence[str]) -> None:
+def _put_together(shop: Workshop, work: Path, *, old: pe.Image, name: str, changes: Changes) -> None:
     """As mkosi does it: root and verity, then the UKI with the new root hash, then the EFI partition."""
-    shutil.copytree(_CODE / "podvm/image/mkosi/mkosi.repart", work / "repart.d")
+    recipe_folder = _CODE / "podvm/image/mkosi"
     (work / "root/efi" / _UKI).mkdir(parents=True)
-    seed = re.search(r"^Seed=(\S+)", (_CODE / "podvm/image/mkosi/mkosi.conf").read_text(), re.MULTILINE)
-    assert seed is not None
+    seed = re.search(r"^Seed=(\S+)", (recipe_folder / "mkosi.conf").read_text(), re.MULTILINE)
+    if seed is None:
+        raise ConfigError(f"{recipe_folder}/mkosi.conf has no Seed=")
     repart = [
         "env", "SOURCE_DATE_EPOCH=0", "systemd-repart", "--dry-run=no", "--json=short", "--no-pager", "--offline=yes",
-        f"--seed={seed[1]}", "--root=/out/root", "--definitions=/out/repart.d", "--sector-size=512",
+        f"--seed={seed[1]}", "--root=/out/root", "--sector-size=512", f"--architecture={_ARCHITECTURES[name]}",
+        *(f"--definitions=/code/podvm/image/mkosi/{folder}" for folder in ("partitions", "partitions.uefi")),
     ]  # fmt: skip
     first = [*repart, "--empty=create", "--size=auto", "--defer-partitions=esp", "/out/new.raw"]
     rows = json.loads(shop.run(first, "make the root partition and its hashes"))
     root_hash = next(row["roothash"] for row in rows if row.get("roothash"))
-    old = pe.parse(uki)
     cmdline = (old.section(".cmdline") or b"").rstrip(b"\0\n").decode()
     kept = [word for word in cmdline.split() if not word.startswith("roothash=")]
-    (work / "cmdline").write_text(" ".join([*kept, *arguments, f"roothash={root_hash}"]))
-    _make_uki(shop, work, old=old)
+    (work / "cmdline").write_text(" ".join([*kept, *changes.arguments, f"roothash={root_hash}"]))
+    _make_uki(shop, work, old=old, name=name, sign=changes.signer is not None)
     shop.run([*repart, "/out/new.raw"], "make the EFI partition")
 
 
-def _make_uki(shop: Workshop, work: Path, *, old: pe.Image) -> None:
-    options = []
-    for section, name in _SECTIONS:
+def _make_uki(shop: Workshop, work: Path, *, old: pe.Image, name: str, sign: bool) -> None:
+    word = name.removeprefix("BOOT").removesuffix(".EFI").lower()
+    options = [f"--efi-arch={word}", f"--stub=/out/root/usr/lib/systemd/boot/efi/linux{word}.efi.stub"]
+    for section, part in _SECTIONS:
         content = old.section(section)
         if content is None:
             raise ConfigError(f"the image's UKI has no section {section}")
-        (work / name).write_bytes(content)
-        value = content.rstrip(b"\0").decode() if name == "uname" else f"/out/{name}"
-        options.append(f"--{name}={'@' if name == 'os-release' else ''}{value}")
+        (work / part).write_bytes(content)
+        value = content.rstrip(b"\0").decode() if part == "uname" else f"/out/{part}"
+        options.append(f"--{part}={'@' if part == 'os-release' else ''}{value}")
+    options += UKIFY if sign else ()
     shop.run(["ukify", "build", *options, "--cmdline=@/out/cmdline", "--output=/out/new.efi"], "make the UKI")
-    target = work / "root/efi" / _UKI / "BOOTX64.EFI"
+    target = work / "root/efi" / _UKI / name
     shutil.copyfile(work / "new.efi", target)
     for changed in (target, *target.parents[:4]):
         os.utime(changed, (0, 0))

@@ -3,11 +3,14 @@
 Needs nothing but the standard library, since the tree has nothing else. Its C libraries come as packages of the image.
 """
 
+import argparse
 import sys
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
 from podvm.image import interpreter
+from podvm.image.foreign import Files
 from podvm.image.interpreter import Python
 from podvm.image.tree import Tree
 
@@ -32,10 +35,11 @@ class Sizes:
     ours: int
 
 
-def build(to: Path, *, stand_in: bool, packages: tuple[Path, ...]) -> Sizes:
+def build(to: Path, *, stand_in: bool, packages: tuple[Path, ...], foreign: Files | None = None) -> Sizes:
     """Write the tree below `to`; `packages` are folders of Python packages beside the interpreter's own."""
     own = interpreter.own()
-    python = Python(program=own.program, packages=(*own.packages, *packages), with_libraries=False)
+    together = (*own.packages, *packages)
+    python = Python(program=own.program, packages=together, with_libraries=False, foreign=foreign)
     tree = Tree()
     programs = (*_PROGRAMS, *(_STAND_IN if stand_in else ()))
     interpreter.add(tree, python, roots=[_CODE], programs=programs)
@@ -59,8 +63,16 @@ def _add_code(tree: Tree, python: Python, *, stand_in: bool) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """`python3 -m podvm.image.guest DIRECTORY yes|no [PACKAGES...]`, as the builder calls it."""
-    sizes = build(Path(argv[0]), stand_in=argv[1] == "yes", packages=tuple(map(Path, argv[2:])))
+    """`python3 -m podvm.image.guest DIRECTORY [options]`, as the builder calls it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--stand-in", action="store_true")
+    parser.add_argument("--packages", type=Path, action="append", default=[])
+    parser.add_argument("--foreign", nargs=2, metavar=("FOLDER", "TRIPLET"))
+    given = parser.parse_args(argv)
+    here = str(sysconfig.get_config_var("MULTIARCH"))
+    foreign = Files(Path(given.foreign[0]), here, given.foreign[1]) if given.foreign else None
+    sizes = build(given.directory, stand_in=given.stand_in, packages=tuple(given.packages), foreign=foreign)
     sys.stdout.write(f"{sizes.python} {sizes.ours}\n")
 
 

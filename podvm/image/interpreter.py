@@ -15,6 +15,7 @@ from pathlib import Path
 
 from caa.errors import ConfigError
 from podvm.image import elf
+from podvm.image.foreign import Files
 from podvm.image.tree import Tree
 
 # What `-m` imports, and what the standard library imports inside functions that the guest calls.
@@ -37,11 +38,15 @@ print(json.dumps({name: file for name, file in files.items() if file}))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Python:
-    """An interpreter: its program, the folders where its packages are, whether its C libraries travel with it."""
+    """An interpreter: its program, the folders where its packages are, whether its C libraries travel with it.
+
+    `foreign` has the files of another architecture that travel in place of those here.
+    """
 
     program: Path
     packages: tuple[Path, ...]
     with_libraries: bool = True
+    foreign: Files | None = None
 
     @property
     def version(self) -> str:
@@ -52,6 +57,10 @@ class Python:
     def library(self) -> str:
         """Where the guest has everything that can be imported."""
         return f"usr/lib/python{self.version}"
+
+    def travelling(self, file: Path) -> Path:
+        """The file that goes into the guest for one of this interpreter's own."""
+        return file if self.foreign is None else self.foreign.of(file)
 
 
 def own() -> Python:
@@ -71,16 +80,17 @@ def add(tree: Tree, python: Python, *, roots: Sequence[Path], programs: Iterable
     `roots` are the folders of our own packages, which are left out: `add_sources` adds them, whole.
     """
     found = _imported(python, roots, programs=[*programs, *_LATE])
-    _add_program(tree, python, file=python.program, to=f"usr/bin/python{python.version}")
+    _add_program(tree, python, file=python.travelling(python.program), to=f"usr/bin/python{python.version}")
     tree.link("usr/bin/python3", f"python{python.version}")
     tree.folder(f"{python.library}/lib-dynload")  # the interpreter complains when it is missing
     names = sorted(name for name in found if name.split(".")[0] not in _OURS)
     for name in names:
-        to = _place(python.library, name, file=found[name])
-        if found[name].endswith(".py"):
-            tree.file(f"{to}c", compiled(Path(found[name]).read_bytes(), f"/{to}", optimize=2))
+        file = python.travelling(Path(found[name]))
+        to = _place(python.library, name, file=file)
+        if file.suffix == ".py":
+            tree.file(f"{to}c", compiled(file.read_bytes(), f"/{to}", optimize=2))
         else:
-            _add_program(tree, python, file=Path(found[name]), to=to)
+            _add_program(tree, python, file=file, to=to)
     return names
 
 
@@ -114,16 +124,16 @@ def _imported(python: Python, roots: Sequence[Path], *, programs: Iterable[str])
     return found
 
 
-def _place(library: str, name: str, *, file: str) -> str:
+def _place(library: str, name: str, *, file: Path) -> str:
     """Where a module goes: packages of others stand beside the standard library, so that `-S` finds them too."""
-    path = Path(file)
     parts = name.split(".")
-    if path.name.startswith("__init__."):
-        return f"{library}/{'/'.join(parts)}/{path.name}"
-    return f"{library}/{'/'.join([*parts[:-1], path.name])}"
+    if file.name.startswith("__init__."):
+        return f"{library}/{'/'.join(parts)}/{file.name}"
+    return f"{library}/{'/'.join([*parts[:-1], file.name])}"
 
 
 def _add_program(tree: Tree, python: Python, *, file: Path, to: str) -> None:
-    tree.file(to, elf.stripped(file), mode=0o755)
+    # Debian's programs are stripped already, and strip here knows no other architecture.
+    tree.file(to, elf.stripped(file) if python.foreign is None else file.read_bytes(), mode=0o755)
     if python.with_libraries:
         elf.add_libraries(tree, file)

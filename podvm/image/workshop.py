@@ -9,15 +9,17 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from caa.errors import ConfigError, Unavailable
+from podvm.image import emulate
 
 RELEASE = "trixie"
 _PACKAGES = (
     "apt", "binutils", "ca-certificates", "cpio", "cryptsetup-bin", "dosfstools", "erofs-utils", "fdisk", "kmod",
-    "mkosi", "mtools", "python3-yaml", "systemd-boot-efi", "systemd-repart", "systemd-ukify", "xz-utils", "zstd",
+    "mkosi", "mtools", "python3-yaml", "sbsigntool", "systemd-boot-efi", "systemd-repart", "systemd-ukify", "xz-utils",
+    "zstd",
 )  # fmt: skip
 _SECONDS = 3600.0
 _MIRROR = re.compile(r"^deb (?:\[[^]]*\] )?(\S+)", re.MULTILINE)
@@ -31,8 +33,8 @@ for each in proc sys dev; do mount --rbind "/$each" "$root/$each"; done
 while [ "$1" != -- ]; do mkdir -p "$root$2"; mount --rbind "$1" "$root$2"; shift 2; done
 shift
 mkdir -p "$root/.old"; cd "$root"; pivot_root . .old; umount -l /.old; cd /
-exec "$@"
 """
+_EXECUTE = 'exec "$@"'
 _ENVIRON: Mapping[str, str] = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -45,18 +47,28 @@ _ENVIRON: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """A tree that is ready. `binds` are folders of the machine that are seen in it, by their path there."""
+    """A tree that is ready. `binds` are folders of the machine that are seen in it, by their path there.
+
+    `foreign` is the architecture whose programs run as well, "" when there is none but the tree's own.
+    """
 
     root: Path
     mirror: str
     binds: Mapping[str, Path]
+    foreign: str = ""
 
     def run(self, command: Sequence[str], what: str, *, log: Path | None = None) -> str:
         """Run a command in the tree; its standard output. Raises `ConfigError` with the end of what it said."""
-        binds = [word for place, folder in self.binds.items() for word in (str(folder), place)]
-        whole = ["unshare", "--mount", "sh", "-c", _ENTER, "sh", str(self.root), *binds, "--", *command]
-        done = subprocess.run(
-            whole,
+        done = self._run_foreign(command) if self.foreign else self._run(command)
+        if log is not None:
+            log.write_text(done.stdout + done.stderr)
+        if done.returncode:
+            raise ConfigError(f"cannot {what}: {(done.stderr or done.stdout).strip()[-1500:]}")
+        return done.stdout
+
+    def _run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["unshare", "--mount", *self._inside(_ENTER, command)],
             capture_output=True,
             text=True,
             check=False,
@@ -64,15 +76,21 @@ class Workshop:
             timeout=_SECONDS,
             stdin=subprocess.DEVNULL,
         )
-        if log is not None:
-            log.write_text(done.stdout + done.stderr)
-        if done.returncode:
-            raise ConfigError(f"cannot {what}: {(done.stderr or done.stdout).strip()[-1500:]}")
-        return done.stdout
+
+    def _run_foreign(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        whole = self._inside(emulate.WAIT + _ENTER + emulate.REGISTER, command)
+        env = {**_ENVIRON, "FORMAT": emulate.registration(self.foreign)}
+        return emulate.run(whole, env=env, timeout=_SECONDS)
+
+    def _inside(self, script: str, command: Sequence[str]) -> list[str]:
+        binds = [word for place, folder in self.binds.items() for word in (str(folder), place)]
+        return ["sh", "-c", script + _EXECUTE, "sh", str(self.root), *binds, "--", *command]
 
 
-def opened(cache: Path, binds: Mapping[str, Path], *, mirror: str = "") -> Workshop:
+def opened(cache: Path, binds: Mapping[str, Path], *, mirror: str = "", architecture: str = "") -> Workshop:
     """The tree in `cache`, made when it is not there (two minutes). `mirror` is a Debian mirror, "" debootstrap's own.
+
+    Programs of `architecture` run in it too: "" or the machine's own for none but its own.
 
     Raises `ConfigError` without root or debootstrap, `Unavailable` without the network.
     """
@@ -84,7 +102,14 @@ def opened(cache: Path, binds: Mapping[str, Path], *, mirror: str = "") -> Works
     found = _MIRROR.search((root / "etc" / "apt" / "sources.list").read_text())
     if found is None:
         raise ConfigError(f"{root} is no whole Debian tree: remove it, it is made again")
-    return Workshop(root, found[1], dict(binds))
+    shop = Workshop(root, found[1], dict(binds))
+    return shop if architecture in ("", emulate.native()) else _with_emulator(shop, architecture)
+
+
+def _with_emulator(shop: Workshop, architecture: str) -> Workshop:
+    if not (shop.root / emulate.program(architecture).lstrip("/")).exists():
+        shop.run(["apt-get", "-qq", "install", "-y", "--no-install-recommends", "qemu-user"], "install the emulator")
+    return replace(shop, foreign=architecture)
 
 
 def _make(root: Path, mirror: str) -> None:

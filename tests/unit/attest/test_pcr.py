@@ -79,6 +79,19 @@ def test_pcr_4_takes_action_separator_uki_and_kernel():
     assert pcr.boot(UKI) == expected
 
 
+def test_under_secure_boot_the_stub_checks_the_kernel_itself_and_firmware_measures_the_uki_alone():
+    expected = bytes(32)
+    events = (sha(b"Calling EFI Application from Boot Option"), sha(bytes(4)), pe.authenticode(pe.parse(UKI)))
+    for digest in events:
+        expected = sha(expected + digest)
+    assert pcr.boot(UKI, secure_boot=True) == expected
+
+
+def test_a_signature_is_seen():
+    assert not pe.parse(UKI).is_signed
+    assert pe.parse(executable({".text": b"kernel"}, certificate=b"signature")).is_signed
+
+
 def test_neither_checksum_nor_certificate_changes_what_firmware_measures():
     plain = executable({".text": b"kernel"})
     signed = bytearray(executable({".text": b"kernel"}, certificate=b"signature"))

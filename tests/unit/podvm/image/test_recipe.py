@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from caa.errors import ConfigError
-from podvm.image import bill, customize, publish, recipe, workshop
+from podvm import cli
+from podvm.image import bill, recipe, workshop
 from podvm.image.inputs import NAMES, Input
 from podvm.image.recipe import Wish
 
 AGENT = Input(name="kata-agent", source="path:/a", sha256="0" * 64)
 RECIPE = Path(recipe.__file__).with_name("mkosi")
+UNITS = RECIPE / "mkosi.extra/usr/lib/systemd/system"
 MANIFEST = {
     "config": {"distribution": "debian"},
     "packages": [{"type": "deb", "name": "libc6", "version": "2.41-12+deb13u1", "architecture": "amd64"}],
@@ -45,6 +47,7 @@ def test_with_the_kata_agent_there_is_no_stand_in():
         ({"architecture": "x86"}, "no architecture 'x86': amd64, arm64, s390x, ppc64le"),
         ({"key_file": Path("k")}, "a production image lets nobody in"),
         ({"profile": "byom"}, "byom needs --authorized-key"),
+        ({"tpm": "maybe"}, "--tpm maybe: known are required, auto, off"),
     ],
 )
 def test_what_cannot_be_is_refused(wish, reason):
@@ -52,7 +55,27 @@ def test_what_cannot_be_is_refused(wish, reason):
         Wish(**wish)
 
 
-@pytest.mark.parametrize("profile", [*recipe.PROFILES, "closed-policy"])
+@pytest.mark.parametrize(
+    ("wish", "presence"),
+    [
+        ({}, "auto"),
+        ({"confidential": True}, "required"),
+        ({"confidential": True, "tpm": "auto"}, "auto"),
+        ({"confidential": True, "architecture": "s390x"}, "auto"),  # IBM Secure Execution has none
+        ({"tpm": "off"}, "off"),
+    ],
+)
+def test_the_image_says_whether_it_has_a_tpm(wish, presence):
+    assert Wish(**wish).presence == presence
+
+
+def test_a_confidential_image_has_a_name_and_a_profile_of_its_own():
+    wish = Wish(confidential=True)
+    assert wish.name == "podvm-production-confidential-amd64-test"
+    assert "--profile=confidential" in recipe.command(wish)
+
+
+@pytest.mark.parametrize("profile", [*recipe.PROFILES, "closed-policy", "confidential"])
 def test_every_profile_has_a_recipe(profile):
     assert (RECIPE / "mkosi.profiles" / profile / "mkosi.conf").is_file()
 
@@ -91,6 +114,40 @@ def test_the_agent_waits_for_all_that_must_be_there_and_dies_without_it():
         assert re.search(rf"^Requires=.*\b{name}", unit, re.MULTILINE)
         assert re.search(rf"^After=.*\b{name}", unit, re.MULTILINE)
     assert "FailureAction=poweroff" in unit
+
+
+def test_scratch_space_is_made_when_it_is_asked_for_and_in_a_confidential_image_always():
+    """The partition's unit and the one that encrypts it go together: neither may wait for a marker alone."""
+    drop_ins = RECIPE / "mkosi.profiles/confidential/mkosi.extra/usr/lib/systemd/system"
+    partition = (UNITS / "scratch-partition.service").read_text()
+    assert "ConditionPathExists=/run/peerpod/scratch-space.marker\n" in partition
+    assert "\nConditionPathExists=\n" in (drop_ins / "scratch-partition.service.d/10-confidential.conf").read_text()
+    plain = re.search(r"^ExecStart=(.*)$", (UNITS / "scratch-storage.service").read_text(), re.MULTILINE)
+    always = (drop_ins / "scratch-storage.service.d/10-confidential.conf").read_text()
+    assert plain is not None
+    assert "ExecStart=\nExecStart=" + plain[1].replace("storage $", "storage -always $") in always
+    assert "scratch-partition.service" in (UNITS / "scratch-storage.service").read_text()
+
+
+CALLS = {
+    call
+    for unit in (*RECIPE.rglob("*.service"), *RECIPE.rglob("*.conf"))
+    for call in re.findall(r"^ExecStart=/usr/bin/python3 -I -S -m podvm (.*)$", unit.read_text(), re.MULTILINE)
+}
+
+
+@pytest.mark.parametrize("call", sorted(CALLS))
+def test_units_run_programs_of_ours_that_there_are(call):
+    program, *words = call.split()
+    assert f"\n{program} " in f"{cli.__doc__}"
+    assert not [word for word in words if word.startswith("-") and f" {word}" not in f"{cli.__doc__}"]
+
+
+def test_azure_is_told_where_there_is_azure():
+    unit = (UNITS / "azure-ready.service").read_text()
+    assert "ConditionVirtualization=microsoft\n" in unit
+    assert "Restart=on-failure" in unit
+    assert (UNITS / "multi-user.target.wants/azure-ready.service").readlink() == Path("../azure-ready.service")
 
 
 @pytest.mark.parametrize("profile", ["production", "byom"])
@@ -132,53 +189,6 @@ def test_every_name_of_an_input_has_a_unit_that_runs_it():
     units = "".join(file.read_text() for file in (RECIPE / "mkosi.extra/usr/lib/systemd/system").glob("*.service"))
     for name in set(NAMES) - {"pause-bundle"}:
         assert f"/usr/local/bin/{name}" in units
-
-
-# --- publishing and changing ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("provider", sorted(publish.ways()))
-def test_every_way_in_fills_in_what_is_given(provider):
-    way = publish.way(provider)
-    given = {place: f"my-{place}" for place in way.places}
-    lines = publish.commands(provider, "podvm-1", file="/images/a b.raw", places=given)
-    assert not [line for line in lines if "<" in line or "{name}" in line]
-    assert any("'/images/a b.raw'" in line for line in lines)
-    assert any("podvm-1" in line for line in lines)
-
-
-def test_what_is_not_given_is_left_open():
-    assert publish.commands("gcp", "n", file="f", places={})[0] == "gcloud storage cp f gs://<bucket>/n.tar.gz"
-
-
-@pytest.mark.parametrize(
-    ("provider", "name", "places", "reason"),
-    [
-        ("moon", "n", {}, "no way to publish to 'moon': libvirt, "),
-        ("aws", "a b", {}, "'a b' is no image name"),
-        ("aws", "n", {"x": "1"}, "aws has no place 'x', but bucket"),
-    ],
-)
-def test_a_wrong_publication_is_refused(provider, name, places, reason):
-    with pytest.raises(ConfigError, match=reason):
-        publish.commands(provider, name, file="f", places=places)
-
-
-def test_a_value_cannot_become_a_command():
-    (line, *_) = publish.commands("gcp", "n", file="f", places={"bucket": "b; reboot"})
-    assert "'b; reboot'" in line
-
-
-@pytest.mark.parametrize("argument", ["roothash=0", "init=/bin/sh", "rd.shell", "root=/dev/vda", "a\nb"])
-def test_an_argument_that_opens_the_image_is_refused(argument):
-    with pytest.raises(ConfigError, match="the builder sets this itself, or it opens the image"):
-        customize.Changes(arguments=(argument,))
-
-
-@pytest.mark.parametrize("path", ["etc/x", "/etc/../../x"])
-def test_a_file_stays_in_the_image(path):
-    with pytest.raises(ConfigError, match="absolute path in the image"):
-        customize.Changes(files=((Path("x"), path),))
 
 
 def test_the_build_tree_needs_root(tmp_path, monkeypatch):
