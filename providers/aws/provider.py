@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from caa.config.load import Settings
-from caa.errors import Gone, Misconfigured
+from caa.errors import Gone, InvalidRequest, Misconfigured
 from caa.model.ids import InstanceId
 from caa.model.instance import Tee
 from caa.provider.capacity import FullPlaces, Place, first_with_room, places
@@ -121,11 +121,13 @@ class AwsProvider:
         return InstanceState.ABSENT
 
     async def console(self, instance: InstanceId) -> bytes:
-        """The serial log, up to 64 KiB; empty when there is none yet, or no such instance."""
+        """The serial log, its last 64 KiB; empty when there is none yet, or no such instance."""
         if not instance.startswith("i-"):
             return b""
         try:
-            reply: Any = await self._ec2.call("get_console_output", InstanceId=instance)
+            reply: Any = await self._ec2.call("get_console_output", InstanceId=instance, Latest=True)
+        except InvalidRequest:  # only types of the Nitro system have the latest one; the others have one of the boot
+            reply = await self._ec2.call("get_console_output", InstanceId=instance)
         except Gone:
             return b""
         return str(reply.get("Output") or "").encode()

@@ -1,5 +1,6 @@
 """What `check` finds, the rights of the documentation, facts of the node."""
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 import providers.aws
 from caa.config.load import load
-from caa.errors import ConfigError, CredentialsError
+from caa.errors import ConfigError, CredentialsError, Misconfigured
 from caa.model.instance import Owner, Severity
 from caa.provider.contract import Provider
 from tests.fakes.aws import quotas
@@ -206,6 +207,18 @@ class TestNode:
             await driver.delete(made.id)
             await driver.close()
             assert wire.calls() == []
+
+    async def test_a_metadata_service_that_never_answers_holds_nothing_up(self, aws: World) -> None:
+        """Off EC2 nobody may answer; with everything set nobody is asked, else it is two seconds and a clear error."""
+        imds = Imds(region="x", subnet="x", groups=())
+        imds.faults.plan("*", Fault.TIMEOUT, times=ALWAYS)
+        with Wire(imds) as wire:
+            driver = aws.make(AWS_SUBNET_ID="", AWS_EC2_METADATA_SERVICE_ENDPOINT=wire.url)
+            begin = time.monotonic()
+            with pytest.raises(Misconfigured, match="AWS_SUBNET_ID"):
+                await driver.create(launch())
+            assert time.monotonic() - begin < 6
+            await driver.close()
 
 
 def test_tags_that_ec2_refuses_are_told_at_the_start() -> None:

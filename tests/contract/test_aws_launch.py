@@ -1,18 +1,19 @@
 """What is asked of EC2, as readable files, and a named test for each defect of the reference's driver."""
 
 import asyncio
-import threading
+import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from caa.errors import InvalidRequest, Misconfigured, ProviderError, ProviderUnavailable
+from caa.errors import InvalidRequest, Misconfigured
 from caa.model.ids import InstanceId
 from caa.model.instance import Sizing
 from caa.provider.choose import choose
-from tests.fakes.aws.world import OWNER, World, launch, plain, world
-from tests.fakes.faults import ALWAYS, Fault
+from tests.fakes.aws.world import World, launch, plain, world
 from tests.fakes.golden import assert_golden
 
 
@@ -62,155 +63,6 @@ class TestGolden:
         }
         form = await form_of(aws, settings=settings)
         assert_golden("aws-launch-loaded.txt", readable(form, aws))
-
-
-class TestDefectsOfTheReference:
-    """providers.md 5.1 and 5.2, the part about AWS."""
-
-    async def test_a_second_interface_never_leaks(self, aws: World) -> None:
-        """There the NIC was made, waited for, attached and modified in four calls."""
-        driver = aws.make(EXTERNAL_NETWORK_VIA_PODVM="true")
-        made = await driver.create(launch())
-        assert len(aws.ec2.ledger.alive("network interface")) == 2
-        assert len(made.addresses) == 2
-        assert "CreateNetworkInterface" not in aws.wire.calls()
-        await driver.delete(made.id)
-        assert not aws.ec2.ledger
-        await driver.close()
-
-    async def test_an_address_whose_use_failed_is_released(self, aws: World) -> None:
-        driver = aws.make(EXTERNAL_NETWORK_VIA_PODVM="true", USE_PUBLIC_IP="true")
-        aws.ec2.faults.plan("AssociateAddress", Fault.QUOTA, times=ALWAYS)
-        with pytest.raises(ProviderError):
-            await driver.create(launch())
-        assert aws.ec2.ledger.made["address"] >= 1
-        assert not aws.ec2.ledger
-        await driver.close()
-
-    async def test_an_address_that_could_not_be_released_is_found_again(self, aws: World) -> None:
-        """There the error was swallowed, the instance was terminated, the address stayed."""
-        driver = aws.make(EXTERNAL_NETWORK_VIA_PODVM="true", USE_PUBLIC_IP="true")
-        made = await driver.create(launch())
-        aws.ec2.faults.plan("ReleaseAddress", Fault.UNAUTHORISED, times=ALWAYS)
-        with pytest.raises(ProviderError, match="UnauthorizedOperation"):
-            await driver.delete(made.id)
-        aws.calm()
-        orphans = [one.id for one in await driver.list_owned(OWNER)]
-        assert {one.split("-")[0] for one in orphans} <= {"i", "eipalloc"}
-        assert orphans
-        await aws.swept(driver)
-        await driver.close()
-
-    async def test_an_instance_that_is_not_listed_yet_is_removed_with_its_create(self, aws: World) -> None:
-        """Taken for gone because DescribeInstances did not show it, it would have run on."""
-        aws.ec2.faults.visible_after = 0.3
-        driver = aws.make(USE_PUBLIC_IP="true")
-        creating = asyncio.ensure_future(driver.create(launch()))
-        await asyncio.to_thread(aws.ec2.began.wait)
-        creating.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await creating
-        assert aws.ec2.ledger.made["instance"] == 1
-        assert not aws.ec2.ledger
-        await driver.close()
-
-    async def test_an_instance_that_is_not_listed_yet_is_deleted(self, aws: World) -> None:
-        driver = aws.make()
-        made = await driver.create(launch())
-        aws.ec2.faults.visible_after = 0.5
-        await driver.delete(made.id)
-        assert not aws.ec2.ledger
-        await driver.close()
-
-    async def test_a_public_address_that_comes_late_is_awaited(self, aws: World) -> None:
-        """There a missing Association, or an empty reply, ended the whole daemon."""
-        aws.ec2.delays.pending = 0.2
-        driver = aws.make(USE_PUBLIC_IP="true")
-        made = await driver.create(launch())
-        assert str(made.addresses[0]).startswith("54.")
-        assert str(made.addresses[1]).startswith("10.0.")
-        await driver.delete(made.id)
-        await driver.close()
-
-    async def test_a_private_address_that_comes_late_is_awaited(self, aws: World) -> None:
-        aws.ec2.delays.address = 0.2
-        driver = aws.make()
-        made = await driver.create(launch())
-        assert str(made.addresses[0]).startswith("10.0.")
-        await driver.delete(made.id)
-        await driver.close()
-
-    async def test_the_root_disk_is_the_images_own(self, aws: World) -> None:
-        """There another image's root name made an extra, empty volume."""
-        form = await form_of(
-            aws,
-            settings={"DISABLECVM": "true", "PODVM_INSTANCE_TYPE": "m6g.large", "ROOT_VOLUME_SIZE": "40"},
-            image=aws.ec2.ami_arm,
-        )
-        assert form["BlockDeviceMapping.1.DeviceName"] == "/dev/xvda"
-        assert form["BlockDeviceMapping.1.Ebs.VolumeSize"] == "40"
-        assert aws.ec2.ledger.made["volume"] == 1
-
-    async def test_the_root_disk_is_never_smaller_than_the_image(self, aws: World) -> None:
-        form = await form_of(aws, settings={"ROOT_VOLUME_SIZE": "1"})
-        assert int(form["BlockDeviceMapping.1.Ebs.VolumeSize"]) > 1
-        own = await form_of(aws, settings={"ROOT_VOLUME_SIZE": "0"})
-        assert own["BlockDeviceMapping.1.Ebs.VolumeSize"] == form["BlockDeviceMapping.1.Ebs.VolumeSize"]
-
-    async def test_the_root_disk_is_encrypted_and_goes_with_the_instance(self, aws: World) -> None:
-        form = await form_of(aws, settings={})
-        assert form["BlockDeviceMapping.1.Ebs.Encrypted"] == "true"
-        assert form["BlockDeviceMapping.1.Ebs.DeleteOnTermination"] == "true"
-
-    async def test_metadata_version_2_is_required(self, aws: World) -> None:
-        form = await form_of(aws, settings={})
-        assert form["MetadataOptions.HttpTokens"] == "required"
-        assert form["MetadataOptions.HttpPutResponseHopLimit"] == "1"
-
-    async def test_delete_of_what_is_long_gone_is_success(self, aws: World) -> None:
-        """There InvalidInstanceID.NotFound kept the finalizer, and an empty id was an error for ever (#1401)."""
-        driver = aws.make()
-        for name in ("", "i-0123456789abcdef0", "i-", "eipalloc-0123456789abcdef0", "vm-1"):
-            await driver.delete(InstanceId(name))
-        await driver.close()
-
-    async def test_everything_carries_the_owners_tags(self, aws: World) -> None:
-        driver = aws.make(EXTERNAL_NETWORK_VIA_PODVM="true", USE_PUBLIC_IP="true", TAGS="team=blue")
-        made = await driver.create(launch())
-        kinds = {one.kind for one in aws.ec2.ledger.alive()}
-        assert kinds == {"instance", "volume", "network interface", "address"}
-        for one in aws.ec2.ledger.alive():
-            assert one.tags["caa-cluster"] == OWNER.cluster, one
-            assert one.tags["caa-sandbox"] == "sandbox-0a1b2c3d", one
-            assert one.tags["team"] == "blue", one
-        await driver.delete(made.id)
-        await driver.close()
-
-    async def test_user_data_that_is_too_long_never_reaches_the_cloud(self, aws: World) -> None:
-        driver = aws.make()
-        with pytest.raises(InvalidRequest, match="16384"):
-            await driver.create(launch(user_data=b"#" * 16385))
-        assert aws.wire.calls() == []
-        made = await driver.create(launch(user_data=b"#" * 16384))
-        await driver.delete(made.id)
-        await driver.close()
-
-    async def test_an_instance_that_dies_at_once_is_told_with_its_reason(self, aws: World) -> None:
-        aws.ec2.delays.pending = 30
-        driver = aws.make(USE_PUBLIC_IP="true")
-        aws.ec2.on_launch = lambda name: threading.Timer(0.2, aws.ec2.kill, [name]).start()
-        with pytest.raises(ProviderError, match="ended before it was ready; EC2 says: Client"):
-            await driver.create(launch())
-        await driver.close()
-
-    async def test_waits_end(self, aws: World) -> None:
-        aws.ec2.delays.address = 1000
-        aws.waits = type(aws.waits)(address=5, read_timeout=1.0)
-        driver = aws.make()
-        with pytest.raises(ProviderUnavailable, match="is ready: not after 5 s"):
-            await driver.create(launch())
-        assert not aws.ec2.ledger
-        await driver.close()
 
 
 class TestAcceptance:
@@ -273,9 +125,64 @@ class TestAcceptance:
 
 
 async def test_the_console(aws: World) -> None:
-    driver = aws.make()
+    """As it is now where the type can tell, of the boot where it cannot."""
+    driver = aws.make(DISABLECVM="true", PODVM_INSTANCE_TYPES="m4.large")
     made = await driver.create(launch())
     assert b"Linux version" in await driver.console(made.id)
+    assert aws.wire.journal[-1].request.form["Latest"] == "true"
+    old = await driver.create(launch("podvm-old-00000001", instance_type="m4.large"))
+    assert b"Linux version" in await driver.console(old.id)
+    assert "Latest" not in aws.wire.journal[-1].request.form
     assert await driver.console(InstanceId("i-0123456789abcdef0")) == b""
-    await driver.delete(made.id)
+    for one in (made, old):
+        await driver.delete(one.id)
     await driver.close()
+
+
+async def test_the_catalogue_is_fetched_once_and_kept_for_the_next_start(aws: World) -> None:
+    """The reference asked for each type in a call of its own, at each start."""
+    settings = {"PODVM_INSTANCE_TYPES": "m6a.xlarge,c6a.large,c6a.xlarge", "CAA_CATALOGUE_TTL": "1h"}
+    first = aws.make(**settings)
+    await asyncio.gather(*(first.instance_types() for _ in range(20)))
+    await first.close()
+    again = aws.make(**settings)
+    assert len(await again.instance_types()) == 4
+    assert aws.wire.calls().count("DescribeInstanceTypes") == 1
+    await again.close()
+    another = aws.make(PODVM_INSTANCE_TYPES="m6a.2xlarge")
+    assert {one.name for one in await another.instance_types()} == {"m6a.large", "m6a.2xlarge"}
+    await another.close()
+
+
+async def test_a_pod_gets_the_cheapest_type_that_fits(aws: World) -> None:
+    settings = {"PODVM_INSTANCE_TYPES": "m6a.large,c6a.xlarge,m6a.xlarge"}
+    driver = aws.make(**settings, INSTANCE_TYPE_PRICES="m6a.xlarge=0.12,c6a.xlarge=0.15")
+    assert choose(Sizing(vcpus=4), await driver.instance_types(), default="m6a.large") == "m6a.xlarge"
+    await driver.close()
+
+
+IMPORTS = """
+import asyncio, json, sys
+from caa.config.load import load
+from caa.config.node import NODE_ROWS
+from caa.model.instance import Owner
+from caa.provider.registry import driver
+
+async def main():
+    found = driver("aws")
+    told = [one for one in ("boto3", "botocore") if one in sys.modules]
+    one = found.make(load((*NODE_ROWS, *found.settings), json.loads(sys.argv[1])))
+    told += [one for one in ("boto3", "botocore") if one in sys.modules]
+    await one.list_owned(Owner(cluster="c1", node="n1"))
+    await one.close()
+    print(json.dumps([told, "boto3" in sys.modules]))
+
+asyncio.run(main())
+"""
+
+
+async def test_the_sdk_is_imported_with_the_first_call_and_by_this_driver_alone(aws: World) -> None:
+    command = [sys.executable, "-c", IMPORTS, json.dumps(aws.environ())]
+    run = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout) == [[], True]

@@ -18,10 +18,10 @@ def _cloud(made: World, **settings: str) -> Cloud:
         driver=made.make(**settings),
         restarted=lambda: made.make(**settings),
         nothing_left=lambda: not made.ec2.ledger,
+        disk=lambda: made.ec2.make_volume("eu-west-1a"),
+        held=lambda disk: bool(made.ec2.backend.volumes[disk].attachment) or bool(made.ec2.disks.holder(disk)),
         absent="i-0123456789abcdef0",
         halted=halted,
-        disk=lambda: made.ec2.make_volume("eu-west-1a"),
-        held=lambda disk: made.ec2.backend.volumes[disk].attachment is not None,
     )
 
 

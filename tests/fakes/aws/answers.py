@@ -42,6 +42,30 @@ def edited(root: ElementTree.Element, status: int = 200) -> Reply:
     return Reply(status=status, body=text, headers={"Content-Type": "text/xml"})
 
 
+def emptied(reply: Reply) -> Reply:
+    """The same answer without any instance."""
+    root = root_of(reply)
+    for parent in [*root.iter(f"{_TAG}instancesSet"), *root.iter(f"{_TAG}reservationSet")]:
+        parent.clear()
+    return edited(root, reply.status)
+
+
+def edit_images(root: ElementTree.Element, mappings: Mapping[str, list[tuple[str, str]]]) -> None:
+    """Give images the disks that a test wants."""
+    for item in root.iter(f"{_TAG}item"):
+        disks = item.find(f"{_TAG}blockDeviceMapping")
+        if disks is None or item.findtext(f"{_TAG}imageId", "") not in mappings:
+            continue
+        disks.clear()
+        for device, kind in mappings[item.findtext(f"{_TAG}imageId", "")]:
+            one = ElementTree.SubElement(disks, f"{_TAG}item")
+            ElementTree.SubElement(one, f"{_TAG}deviceName").text = device
+            if kind == "ebs":
+                ElementTree.SubElement(ElementTree.SubElement(one, f"{_TAG}ebs"), f"{_TAG}volumeSize").text = "8"
+            else:
+                ElementTree.SubElement(one, f"{_TAG}virtualName").text = kind
+
+
 def edit_instances(
     root: ElementTree.Element, instances: Mapping[str, Known], backend: Any, *, unseen: float, no_address: float
 ) -> None:

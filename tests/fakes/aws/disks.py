@@ -29,7 +29,7 @@ class Disks:
         state = self._state_of(wanted)
         if not state:
             raise Refused("InvalidInstanceID.NotFound", f"The instance ID '{wanted}' does not exist")
-        if volume.attachment or self._holder(name):
+        if volume.attachment or self.holder(name):
             raise Refused("VolumeInUse", f"{name} is already attached to an instance")
         if state not in ("running", "stopped"):
             raise Refused("IncorrectState", f"Instance '{wanted}' is not 'running'.")
@@ -52,13 +52,18 @@ class Disks:
         """These are in use until their instance is terminated."""
         self._held |= held
 
+    def holder(self, volume: str) -> str:
+        """The ending instance that keeps the volume; "" when none does."""
+        holder = self._held.get(volume, "")
+        return holder if holder and self._state_of(holder) == "shutting-down" else ""
+
     def edit(self, root: ElementTree.Element) -> None:
         """Make an answer to DescribeVolumes say so."""
         for item in root.iter(f"{_TAG}item"):
             name = item.findtext(f"{_TAG}volumeId", "")
             if item.find(f"{_TAG}size") is None:
                 continue
-            if holder := self._holder(name):
+            if holder := self.holder(name):
                 _set(item, "status", "in-use")
                 attachment = ElementTree.SubElement(_child(item, "attachmentSet"), f"{_TAG}item")
                 for key, value in (("volumeId", name), ("instanceId", holder), ("status", "attached")):
@@ -66,10 +71,6 @@ class Disks:
             elif time.monotonic() - self._since.get(name, 0.0) < self.attaching:
                 for one in _child(item, "attachmentSet"):
                     _set(one, "status", "attaching")
-
-    def _holder(self, volume: str) -> str:
-        holder = self._held.get(volume, "")
-        return holder if holder and self._state_of(holder) == "shutting-down" else ""
 
 
 def _child(item: ElementTree.Element, name: str) -> ElementTree.Element:

@@ -95,6 +95,8 @@ class Ec2:
         self.backend = ec2_backends[self.account][region]
         self.disks = Disks(self.backend, self._state_of)
         self._given: set[str] = set()
+        self.empty: set[str] = set()  # calls whose answers name no instance
+        self.mappings: dict[str, list[tuple[str, str]]] = {}  # disks of an image: (device, "ebs" or an instance store)
         self.on_launch: Callable[[str], None] | None = None  # called with the id of every new instance
         self.began, self.ended = threading.Event(), threading.Event()  # set by the first instance, and by its end
         self.host: Host = Nowhere()
@@ -126,7 +128,8 @@ class Ec2:
                 raise Refused("UnauthorizedOperation", denied, status=403)
             with self._lock:
                 self._advance()
-                return self._do(action, form, request)
+                reply = self._do(action, form, request)
+                return answers.emptied(reply) if action in self.empty else reply
         except Refused as refused:
             return refused.reply()
 
@@ -226,6 +229,8 @@ class Ec2:
             return self._run(form, request)
         if action == "AttachVolume":
             self.disks.refuse(form)
+        if action == "GetConsoleOutput":
+            rules.refuse_latest(self.backend, form)
         if form.get("DryRun") == "true":
             rules.refuse_absent(self.backend, form)
             raise Refused("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)
@@ -245,7 +250,7 @@ class Ec2:
             output = f"<output>{base64.b64encode(printed).decode()}</output>".encode()
             reply = Reply(body=re.sub(rb"<output>[^<]*</output>", output, reply.body), headers=reply.headers)
         self._sync()
-        return self._edited(reply) if action in ("DescribeInstances", "DescribeVolumes") else reply
+        return self._edited(reply) if action in ("DescribeImages", "DescribeInstances", "DescribeVolumes") else reply
 
     def _run(self, form: Mapping[str, str], request: Request) -> Reply:
         token, digest = form.get("ClientToken", ""), rules.digest(form)
@@ -344,6 +349,7 @@ class Ec2:
         root = answers.root_of(reply)
         if root.tag.endswith("DescribeVolumesResponse"):
             self.disks.edit(root)
+        answers.edit_images(root, self.mappings)
         unseen, no_address = self.faults.visible_after, self.delays.address
         answers.edit_instances(root, self.instances, self.backend, unseen=unseen, no_address=no_address)
         return answers.edited(root, reply.status)

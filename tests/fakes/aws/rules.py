@@ -102,3 +102,11 @@ def refuse_absent(backend: Any, form: Mapping[str, str]) -> None:
         code, names = known.get(key.split(".")[0], ("", set()))
         if code and value not in names:
             raise Refused(code, f"'{value}' does not exist")
+
+
+def refuse_latest(backend: Any, form: Mapping[str, str]) -> None:
+    """Raise `Refused` when an instance without the Nitro system is asked for its console as it is now."""
+    kinds = [one.instance_type for one in backend.all_instances() if one.id == form.get("InstanceId")]
+    nitro = all(INSTANCE_TYPES[one].get("Hypervisor") == "nitro" for one in kinds)
+    if form.get("Latest") == "true" and not nitro:
+        raise Refused("UnsupportedOperation", "This instance type does not support retrieving the latest console logs.")
