@@ -7,6 +7,15 @@ from caa.provider.capacity import ErrorCodes, classified
 
 NIC_RESERVED = "NicReservedForAnotherVm"
 NOT_ALLOWED = "OperationNotAllowed"
+# Something has to go first, or is being worked on.
+HELD = (
+    NIC_RESERVED,
+    "AnotherOperationInProgress",
+    "Conflict",
+    "InUseByDeletingResource",
+    "NicInUse",
+    "PublicIPAddressCannotBeDeleted",
+)
 LEFT_OVER = "ConflictingUserInput"  # a disk of that name exists
 EXISTS = frozenset({"PreconditionFailed", "ResourceExists"})
 
@@ -51,10 +60,8 @@ CODES = ErrorCodes(
             "RetryableError",
             "GatewayTimeout",
             "InternalExecutionError",
-            "Conflict",
-            "AnotherOperationInProgress",
-            "InUseByDeletingResource",
-            NIC_RESERVED,
+            "NetworkingInternalOperationError",
+            *HELD,
         }
     ),
     unauthorised=frozenset(

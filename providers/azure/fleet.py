@@ -16,7 +16,7 @@ from caa.provider.waiting import Lookout, all_or_nothing, until
 from providers.azure import shapes, translate
 from providers.azure.around import CREATE, DELETE, Operations, Waits
 from providers.azure.client import Arm, Resource
-from providers.azure.codes import EXISTS, LEFT_OVER, NIC_RESERVED, NOT_ALLOWED
+from providers.azure.codes import EXISTS, HELD, LEFT_OVER, NIC_RESERVED, NOT_ALLOWED
 from providers.azure.shapes import ADDRESS, DISK, NIC, Where
 from providers.azure.together import all_of, first_of
 
@@ -45,7 +45,7 @@ _DELETES: Mapping[str, str] = MappingProxyType(
     }
 )
 _UPDATE_DISK = "compute.disks.begin_update"
-_HELD = (NIC_RESERVED, NOT_ALLOWED, "Conflict", "AnotherOperationInProgress", "InUseByDeletingResource")
+_HELD = (*HELD, NOT_ALLOWED)
 
 
 @dataclass(slots=True)
@@ -162,7 +162,7 @@ class Fleet:
         if mine is None or (mine.owner, mine.sandbox) != (request.owner, request.sandbox):
             attempt.ours = False
             raise InvalidRequest(f"a VM named {name} exists in {self.group}, and it is not of this sandbox: remove it")
-        if shapes.provisioning(found) in (shapes.FAILED, shapes.DELETING):
+        if shapes.is_broken(found) or shapes.provisioning(found) == shapes.DELETING:
             await self.remove(name)
             return False
         return True
@@ -172,7 +172,7 @@ class Fleet:
         if vm is None:
             await self._refuse_failed_operation(name)
             return None
-        if shapes.provisioning(vm) == shapes.FAILED:
+        if shapes.is_broken(vm):
             if (error := shapes.failure(vm)) is not None:
                 raise error
             await self._refuse_failed_operation(name)

@@ -122,6 +122,11 @@ def failure(found: Resource) -> ProviderError | None:
     return None
 
 
+def is_broken(found: Resource) -> bool:
+    """Whether the VM could not be made. One that runs is not: Azure calls it failed when no guest agent reports."""
+    return provisioning(found) == FAILED and power(found) not in _POWERED
+
+
 def has_room(found: Resource) -> bool:
     """Whether Azure has found a host for the VM: it has power, or is wholly made."""
     return power(found) in _POWERED or provisioning(found) == SUCCEEDED

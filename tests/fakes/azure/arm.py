@@ -34,6 +34,7 @@ ROUTES: tuple[tuple[str, str, str], ...] = (
     ("GET", rf"{_RG}{_C}/virtualMachines/(?P<name>[^/]+)/instanceView", "VirtualMachines.InstanceView"),
     ("POST", rf"{_RG}{_C}/virtualMachines/(?P<name>[^/]+)/retrieveBootDiagnosticsData", "VirtualMachines.Console"),
     ("GET", rf"{_SUB}{_C}/locations/(?P<region>[^/]+)/operations/(?P<name>[^/]+)", "Operations.Get"),
+    ("GET", rf"{_SUB}{_N}/locations/(?P<region>[^/]+)/operations/(?P<name>[^/]+)", "NetworkOperations.Get"),
     ("GET", rf"{_SUB}{_C}/skus", "ResourceSkus.List"),
     ("GET", rf"{_SUB}{_C}/locations/(?P<region>[^/]+)/usages", "Usages.List"),
     ("GET", rf"{_RG}{_C}/galleries/[^/]+/images/[^/]+", "GalleryImages.Get"),
@@ -313,7 +314,8 @@ class Azure:
         if whole.lower() not in self.estate.parts:
             return Reply(status=204)
         self.estate.remove_part(whole)
-        return Reply(status=202, headers=self._follow(request, self.estate.operation(0)))
+        operation = self.estate.operation(self.delays.ending)
+        return Reply(status=202, headers=self._follow(request, operation, service=service))
 
     def _bodies(self) -> list[state.Body]:
         return [one.body for one in self.estate.vms.values()]
@@ -330,8 +332,12 @@ class Azure:
             if disk.get("zones", []) and disk["zones"] != body.get("zones", []):
                 raise Refused("BadRequest", "The disk is in another zone than the VM.")
 
-    def _follow(self, request: Request, operation: str) -> dict[str, str]:
-        base = f"https://{request.headers['host']}/subscriptions/{self.site.subscription}{_C}"
+    def _networkoperations_get(self, request: Request, parts: dict[str, str]) -> Reply:
+        return self._operations_get(request, parts)
+
+    def _follow(self, request: Request, operation: str, *, service: str = "Compute") -> dict[str, str]:
+        subscription = f"/subscriptions/{self.site.subscription}/providers/Microsoft.{service}"
+        base = f"https://{request.headers['host']}{subscription}"
         url = f"{base}/locations/{self.site.region}/operations/{operation}?p=1&api-version=2026-04-01&t=1&s=signed"
         return {"Azure-AsyncOperation": url, "Location": url + "&monitor=true", "Retry-After": "1"}
 

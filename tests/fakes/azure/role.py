@@ -28,6 +28,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     ),
     "VirtualMachines.Console": (f"{_COMPUTE}/virtualMachines/retrieveBootDiagnosticsData/action",),
     "Operations.Get": (f"{_COMPUTE}/locations/operations/read",),
+    "NetworkOperations.Get": (f"{_NETWORK}/locations/operations/read",),
     "ResourceSkus.List": (f"{_COMPUTE}/skus/read",),
     "Usages.List": (f"{_COMPUTE}/locations/usages/read",),
     "GalleryImageVersions.Get": (f"{_COMPUTE}/galleries/images/versions/read",),

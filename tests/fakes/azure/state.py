@@ -31,7 +31,7 @@ class Delays:
 @dataclass
 class Vm:
     """One VM. `body` is what was asked for; `failed` is the (code, words) that its PUT ends with; a `mute` one's
-    instance view does not tell them."""
+    instance view does not tell them. Of an `unheard` one, which runs, no guest agent has reported in time."""
 
     name: str
     body: Body
@@ -40,6 +40,7 @@ class Vm:
     created: str = "2026-11-24T10:00:00.000000+00:00"
     failed: tuple[str, str] = ("", "")
     mute: bool = False
+    unheard: bool = False
     halted: str = ""
     ends: float = 0.0
     parts: list[str] = field(default_factory=list)
@@ -118,12 +119,16 @@ class Estate:
         part = self.parts.get(name.lower())
         if part is None:
             return
-        if (
-            part.get("managedBy")
-            or part["properties"].get("virtualMachine")
-            or part["properties"].get("ipConfiguration")
+        for held, refused in (
+            (part.get("managedBy"), Refused("OperationNotAllowed", f"Disk {name} is attached to a VM.", status=409)),
+            (part["properties"].get("virtualMachine"), Refused("NicInUse", f"{name} is used by an existing VM.")),
+            (
+                part["properties"].get("ipConfiguration"),
+                Refused("PublicIPAddressCannotBeDeleted", f"{name} is still allocated to a resource."),
+            ),
         ):
-            raise Refused("OperationNotAllowed", f"{name} is attached and cannot be deleted.", status=409)
+            if held:
+                raise refused
         if time.monotonic() < self.held.get(name.lower(), 0.0):
             raise reserved(name)
         self._drop(name.lower())
@@ -279,6 +284,8 @@ def staged(vm: Vm, delays: Delays) -> str:
     """The provisioning state."""
     if vm.ends:
         return "Deleting"
+    if vm.unheard:
+        return "Failed"
     if vm.failed[0]:
         return "Failed" if vm.age >= delays.power else "Creating"
     return "Succeeded" if vm.age >= delays.made else "Creating"
@@ -287,6 +294,9 @@ def staged(vm: Vm, delays: Delays) -> str:
 def view(vm: Vm, delays: Delays) -> Body:
     """The instance view."""
     stage = staged(vm, delays).lower()
+    if vm.unheard:
+        late = {"code": "ProvisioningState/failed/OSProvisioningTimedOut", "level": "Error", "message": "Too late."}
+        return {"statuses": [late, {"code": f"PowerState/{vm.halted or 'running'}", "level": "Info"}]}
     if stage == "failed" and vm.mute:
         return {"statuses": [{"code": "ProvisioningState/failed", "level": "Error"}]}
     if stage == "failed":

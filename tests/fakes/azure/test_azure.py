@@ -96,7 +96,7 @@ def test_a_life_by_the_sdks_own_waits(azure: World, compute: ComputeManagementCl
     with _credential(azure) as credential, NetworkManagementClient(credential, **_options(azure)) as network:
         [nic] = network.network_interfaces.list(RG)
         assert nic.properties.virtual_machine.id == made.id
-        with pytest.raises(HttpResponseError, match="OperationNotAllowed"):
+        with pytest.raises(HttpResponseError, match="NicInUse"):
             network.network_interfaces.begin_delete(RG, nic.name)
     compute.virtual_machines.begin_delete(RG, "vm", polling_interval=0.05).wait()
     with pytest.raises(ResourceNotFoundError):
