@@ -82,6 +82,12 @@ def problems(call: Called, query: Mapping[str, str], body: object) -> Iterator[s
         yield "The call takes no body."
 
 
+def mistakes(call: Called, answer: object) -> Iterator[str]:
+    """What of an answer of the fake's is not as the API would write it."""
+    schemas = _Schemas(_document(call.api.name)["schemas"], answers=True)
+    yield from schemas.misfits(call.method["response"]["$ref"], answer, call.name)
+
+
 @lru_cache(maxsize=3)
 def _document(name: str) -> Mapping[str, Any]:
     path = files("googleapiclient.discovery_cache").joinpath(f"documents/{name}.json")
@@ -104,9 +110,14 @@ def _methods(part: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from _methods(resource)
 
 
+def _is_output(field: Mapping[str, Any]) -> bool:
+    return bool(field.get("readOnly")) or str(field.get("description", "")).startswith("[Output Only]")
+
+
 @dataclass(frozen=True, slots=True)
 class _Schemas:
     known: Mapping[str, Any]
+    answers: bool = False  # which may have what is output only
 
     def misfits(self, schema: str, value: object, where: str) -> Iterator[str]:
         """What is wrong with an object of this schema."""
@@ -119,7 +130,7 @@ class _Schemas:
                 continue
             if name not in fields:
                 yield f"Invalid JSON payload received. Unknown name \"{name}\" at '{where}': Cannot find field."
-            elif fields[name].get("readOnly") or str(fields[name].get("description", "")).startswith("[Output Only]"):
+            elif not self.answers and _is_output(fields[name]):
                 yield f"Invalid value for field '{where}.{name}': it is output only."
             else:
                 yield from self._misfit(fields[name], one, f"{where}.{name}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.fakes.faults import Fault, Faults
-from tests.fakes.gcp.api import IAM_CREDENTIALS, Called, called, problems
+from tests.fakes.gcp.api import IAM_CREDENTIALS, Called, called, mistakes, problems
 from tests.fakes.gcp.identity import EMAIL, Identity
 from tests.fakes.gcp.model import Cloud, Operation
 from tests.fakes.gcp.role import Role
@@ -86,6 +86,8 @@ class GoogleCloud:
             raise Refused(501, "notImplemented", f"the fake does not have {found.name}")
         self.cloud.settle()
         answer: Mapping[str, Any] = handler(found, query, body)
+        if wrong := list(mistakes(found, answer)):
+            raise AssertionError(f"the fake of {found.name}: {wrong[0]}")
         return answer
 
     def _projects_testIamPermissions(self, call: Called, query: Mapping[str, str], body: Any) -> Mapping[str, Any]:
