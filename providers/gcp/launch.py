@@ -1,7 +1,7 @@
 """One launch and one removal: the calls in their order, each find-able again after a lost answer."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,13 +28,22 @@ class _Attempt:
     ended: bool = False  # the operation did, so what it left is to be seen at once
 
 
-class Fleet:
-    """Instances by name, many in one call and in all zones; making one; removing one."""
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """What a list shows of a name, and the zones that it could not reach."""
 
-    def __init__(self, gce: Gce, clock: Clock, *, waits: Waits) -> None:
+    found: list[shapes.Reply]
+    dark: frozenset[str]
+
+
+class Fleet:
+    """Instances by name, many in one call and in all zones; making one; removing one. `zones` are those to make in."""
+
+    def __init__(self, gce: Gce, clock: Clock, *, waits: Waits, zones: Sequence[str]) -> None:
         self._gce = gce
         self._clock = clock
         self._waits = waits
+        self._zones = frozenset(zones)
         self._instances = Lookout(lambda names: self._look("Instances", names), clock=clock, every=waits.find)
         self._polled = Lookout(lambda names: self._look("Instances", names), clock=clock, every=waits.poll)
         self._disks = Lookout(lambda names: self._look("Disks", names), clock=clock, every=waits.find)
@@ -49,7 +58,7 @@ class Fleet:
     async def existing(self, plan: translate.Plan) -> shapes.Reply | None:
         """A living instance that was made for this very sandbox before. One that has ended is removed first."""
         name = plan.request.name
-        found = (await self.see(name)) or []
+        found = await self.see(name)
         if not found:
             return None
         mine = [one for one in found if _belongs(one, plan)]
@@ -67,7 +76,7 @@ class Fleet:
 
         async def look() -> Instance | None:
             instances = first.pop() if first else await self.see(name)
-            found = next((one for one in instances or () if _belongs(one, plan)), None)
+            found = next((one for one in instances if _belongs(one, plan)), None)
             if found is not None and shapes.state(found) is InstanceState.STOPPED:
                 told = found.get("statusMessage") or f"it is {found.get('status')}"
                 raise ProviderError(f"the instance {name} ended before it was ready; Compute Engine says: {told}")
@@ -77,16 +86,25 @@ class Fleet:
         what = f"the instance {name} has an address"
         return await until(look, clock=self._clock, limit=self._waits.address, every=self._waits.poll, what=what)
 
-    async def see(self, name: str) -> list[shapes.Reply] | None:
-        """The instances of this name, one a zone; None when there is none. Shares the call with others."""
-        return await self._instances.see(name)
+    async def see(self, name: str, *, everywhere: bool = False) -> list[shapes.Reply]:
+        """The instances of this name, one a zone; empty when there is none. Shares the call with others.
 
-    async def remove(self, name: str) -> None:
+        Raises `ProviderUnavailable` when there may be one in a zone that could not be reached: one of ours, or with
+        `everywhere` any, as settings may have named it before."""
+        return self._sure(await self._instances.see(name), everywhere=everywhere)
+
+    def _sure(self, sight: _Sight | None, *, everywhere: bool) -> list[shapes.Reply]:
+        if sight is None:
+            return []
+        return _sure_of(sight, sight.dark if everywhere else sight.dark & self._zones)
+
+    async def remove(self, name: str, *, everywhere: bool = True) -> None:
         """Delete, and return when instance and root disk are gone."""
-        if found := await self.see(name):
+        if found := await self.see(name, everywhere=everywhere):
+            zones = frozenset(map(shapes.zone, found))
             await asyncio.gather(*(self._delete("Instances", one) for one in found))
             await until(
-                lambda: self._is_gone(name),
+                lambda: self._is_gone(name, zones),
                 clock=self._clock,
                 limit=self._waits.gone,
                 every=0,
@@ -96,7 +114,8 @@ class Fleet:
 
     async def remove_disks(self, name: str) -> None:
         """Root disks of ours that nothing uses; a failed insert, or one cut short, may leave them."""
-        left = [one for one in await self._disks.see(name) or () if shapes.owned(one) and not one.get("users")]
+        sight = self._sure(await self._disks.see(name), everywhere=False)
+        left = [one for one in sight if shapes.owned(one) and not one.get("users")]
         if left:
             await asyncio.gather(*(self._delete("Disks", one) for one in left))
             what = f"the disk {name} is gone"
@@ -109,8 +128,11 @@ class Fleet:
             )
 
     async def listed(self, service: str, wanted: str) -> list[shapes.Reply]:
-        """Everything that a filter selects, in all zones."""
-        return shapes.scoped(await self._gce.pages(service, "aggregated_list", filter=wanted), service.lower())
+        """Everything that a filter selects, in all zones. Raises `ProviderUnavailable` when one was not reached."""
+        pages = await self._gce.pages(service, "aggregated_list", filter=wanted)
+        if dark := shapes.unreachable(pages):
+            raise _unsure(dark)
+        return shapes.scoped(pages, service.lower())
 
     async def _whole(self, plan: translate.Plan, place: Place, *, attempt: _Attempt) -> Instance:
         for generation in range(_GENERATIONS):
@@ -178,7 +200,7 @@ class Fleet:
             if await self.see(plan.request.name):
                 break
             await self._clock.sleep(0 if attempt.ended else self._waits.poll)
-        await self.remove(plan.request.name)
+        await self.remove(plan.request.name, everywhere=False)
 
     async def _delete(self, service: str, found: shapes.Reply) -> None:
         key = {"Instances": "instance", "Disks": "disk"}[service]
@@ -188,19 +210,35 @@ class Fleet:
         except Gone:
             return
 
-    async def _is_gone(self, name: str) -> bool | None:
-        return (await self._polled.see(name)) is None or None
+    async def _is_gone(self, name: str, zones: frozenset[str]) -> bool | None:
+        sight = await self._polled.see(name)
+        return sight is None or not _sure_of(sight, sight.dark & zones) or None
 
     async def _disk_is_gone(self, name: str) -> bool | None:
-        return (await self._disks.see(name)) is None or None
+        return not self._sure(await self._disks.see(name), everywhere=False) or None
 
-    async def _look(self, service: str, names: frozenset[str]) -> Mapping[str, list[shapes.Reply]]:
-        wanted, found = sorted(names), dict[str, list[shapes.Reply]]()
+    async def _look(self, service: str, names: frozenset[str]) -> Mapping[str, _Sight]:
+        wanted, sights = sorted(names), dict[str, _Sight]()
         for at in range(0, len(wanted), _BATCH):
-            filtered = " OR ".join(translate.quoted("name", one) for one in wanted[at : at + _BATCH])
-            for one in await self.listed(service, filtered):
-                found.setdefault(str(one["name"]), []).append(one)
-        return found
+            batch = wanted[at : at + _BATCH]
+            filtered = " OR ".join(translate.quoted("name", one) for one in batch)
+            pages = await self._gce.pages(service, "aggregated_list", filter=filtered)
+            dark = shapes.unreachable(pages)
+            sights |= {name: _Sight([], dark) for name in batch}
+            for one in shapes.scoped(pages, service.lower()):
+                sights[one["name"]].found.append(one)
+        return sights
+
+
+def _sure_of(sight: _Sight, dark: frozenset[str]) -> list[shapes.Reply]:
+    if dark and not sight.found:
+        raise _unsure(dark)
+    return sight.found
+
+
+def _unsure(dark: Iterable[str]) -> ProviderUnavailable:
+    zones = ", ".join(sorted(dark))
+    return ProviderUnavailable(f"Compute Engine does not reach {zones} now, so it cannot tell what is there")
 
 
 def _belongs(found: shapes.Reply, plan: translate.Plan) -> bool:

@@ -58,7 +58,7 @@ class GcpProvider:
         self._around = means.around
         self._pacing = means.pacing
         self._clock, self._waits = means.clock, means.waits
-        self._fleet = Fleet(means.gce, means.clock, waits=means.waits)
+        self._fleet = Fleet(means.gce, means.clock, waits=means.waits, zones=means.around.zones())
         self._full = FullPlaces(values[FULL_FOR], means.clock.now)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.capabilities = Capabilities(
@@ -115,7 +115,7 @@ class GcpProvider:
         """What the instances of this name are; it runs when one of them does."""
         if not re.fullmatch(translate.NAME_PATTERN, instance):
             return InstanceState.ABSENT
-        states = {shapes.state(one) for one in await self._fleet.see(instance) or ()}
+        states = {shapes.state(one) for one in await self._fleet.see(instance, everywhere=True)}
         order = (InstanceState.RUNNING, InstanceState.UNKNOWN, InstanceState.STOPPED)
         return next((one for one in order if one in states), InstanceState.ABSENT)
 
@@ -123,7 +123,7 @@ class GcpProvider:
         """The serial log of port 1; empty when there is none yet, or no such instance."""
         if not re.fullmatch(translate.NAME_PATTERN, instance):
             return b""
-        for one in await self._fleet.see(instance) or ():
+        for one in await self._fleet.see(instance):
             try:
                 reply = await self._gce.call(
                     "Instances", "get_serial_port_output", zone=shapes.zone(one), instance=instance, port=1

@@ -82,6 +82,11 @@ def strongest(found: Iterable[Tee]) -> Tee:
     return next((one for one in _STRONGEST if one in known), Tee.NONE)
 
 
+def is_machine_type(found: Reply) -> bool:
+    """Whether a line tells enough to choose by."""
+    return bool(found.get("name") and found.get("guestCpus") and found.get("memoryMb"))
+
+
 def machine_type(found: Reply, zones: Iterable[str], *, gpus: int) -> InstanceType:
     """A line of the catalogue; `gpus` are those that are attached beside its own."""
     own = sum(int(one.get("guestAcceleratorCount", 0)) for one in found.get("accelerators") or ())
@@ -110,7 +115,19 @@ def accelerators(written: Mapping[str, str]) -> Mapping[str, tuple[str, int]]:
 
 def scoped(replies: Iterable[Reply], key: str) -> list[Reply]:
     """What an aggregated list holds, of all zones."""
-    return [one for reply in replies for scope in (reply.get("items") or {}).values() for one in scope.get(key) or ()]
+    scopes = (scope for reply in replies for scope in (reply.get("items") or {}).values())
+    return [one for scope in scopes for one in scope.get(key) or () if one.get("name")]
+
+
+def unreachable(replies: Iterable[Reply]) -> frozenset[str]:
+    """The zones that an aggregated list could not reach: it is complete without them, as it looks."""
+    found: set[str] = set()
+    for reply in replies:
+        named = [str(one) for one in reply.get("unreachables") or ()]
+        scopes = (reply.get("items") or {}).items()
+        named += [key for key, scope in scopes if (scope.get("warning") or {}).get("code") == "UNREACHABLE"]
+        found |= {one.rpartition("/")[2] for one in named if "zones/" in one}
+    return frozenset(found)
 
 
 def owned(found: Reply) -> Owned | None:

@@ -96,7 +96,7 @@ class Surroundings:
         found: dict[str, shapes.Reply] = {}
         where: dict[str, list[str]] = {}
         for zone, lines in zip(zones, by_zone, strict=True):
-            for one in lines:
+            for one in filter(shapes.is_machine_type, lines):
                 found.setdefault(str(one["name"]), one)
                 where.setdefault(str(one["name"]), []).append(zone)
         gpus = shapes.accelerators(self._values[rows.ACCELERATORS])

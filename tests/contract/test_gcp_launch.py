@@ -200,6 +200,22 @@ class TestAcceptance:
         await driver.close()
 
 
+async def test_the_catalogue_is_asked_in_batches_and_kept_on_disk(gcp: World) -> None:
+    """Sixty types are two calls a zone, custom ones a call each; another process asks for none of them."""
+    many = [f"n2d-standard-{number}" for number in range(2, 60)]
+    settings = {"GCP_INSTANCE_TYPES": ",".join([*many, "n2d-custom-2-4096", "t9-none"]), "FALLBACK_ZONES": ""}
+    first = gcp.make(**settings)
+    found = {one.name: one for one in await first.instance_types()}
+    assert set(found) == {"n2d-standard-2", "n2d-standard-4", "n2d-custom-2-4096"}
+    assert (found["n2d-custom-2-4096"].vcpus, found["n2d-custom-2-4096"].memory_mib) == (2, 4096)
+    assert (gcp.wire.calls().count("machineTypes.list"), gcp.wire.calls().count("machineTypes.get")) == (2, 1)
+    await first.close()
+    again = gcp.make(**settings)
+    assert {one.name for one in await again.instance_types()} == set(found)
+    assert gcp.wire.calls().count("machineTypes.list") == 2
+    await again.close()
+
+
 async def test_the_console(gcp: World) -> None:
     """The serial log of port 1; nothing for what is gone."""
     driver = gcp.make()

@@ -211,17 +211,21 @@ class GoogleCloud:
         return found
 
     def _aggregated(self, kind: str, found: list[dict[str, Any]], query: Mapping[str, str]) -> Mapping[str, Any]:
-        chosen = [one for one in found if _selects(query.get("filter", ""), one)]
+        seen = [one for one in found if str(one.get("zone", "")).rpartition("/")[2] not in self.cloud.dark]
+        chosen = [one for one in seen if _selects(query.get("filter", ""), one)]
         at, most = int(query.get("pageToken") or 0), min(int(query.get("maxResults", 500)), self.cloud.page)
         scopes: dict[str, Any] = {
-            f"zones/{zone}": {"warning": {"code": "NO_RESULTS_ON_PAGE"}} for zone in self.cloud.zones
+            f"zones/{zone}": {"warning": {"code": "UNREACHABLE" if zone in self.cloud.dark else "NO_RESULTS_ON_PAGE"}}
+            for zone in self.cloud.zones
         }
         for one in chosen[at : at + most]:
             place = "zones" if "zone" in one else "regions"
             scope = scopes.setdefault(f"{place}/{one[place[:-1]].rpartition('/')[2]}", {})
             scope.pop("warning", None)
             scope.setdefault(kind, []).append(one)
-        more = {"nextPageToken": str(at + most)} if at + most < len(chosen) else {}
+        more: dict[str, Any] = {"nextPageToken": str(at + most)} if at + most < len(chosen) else {}
+        if self.cloud.dark:
+            more["unreachables"] = [f"projects/demo-project/zones/{one}" for one in sorted(self.cloud.dark)]
         return {"kind": f"compute#{kind}AggregatedList", "items": scopes, **more}
 
 

@@ -34,6 +34,7 @@ class Land:
             "europe-west4-a": ["Intel Broadwell", "AMD Milan"],
         }
         self.accelerators = {"europe-west3-a": {"nvidia-tesla-t4"}, "europe-west4-a": {"nvidia-tesla-t4", "nvidia-l4"}}
+        self.dark: set[str] = set()  # zones that lists cannot reach
         self.without_tee: set[tuple[str, str]] = set()  # (SEV_SNP, SEV or TDX, zone), which no call tells
         self.networks = {f"projects/{PROJECT}/global/networks/{one}" for one in ("pods", "outside")}
         self.networks.add("projects/host-project/global/networks/shared")

@@ -1,10 +1,25 @@
 """What `providers.gcp.shapes` and `translate` decide without any cloud."""
 
-import pytest
+from typing import Any
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from caa.config.load import load
 from caa.errors import ConfigError, InvalidRequest, Misconfigured
-from caa.model.instance import InstanceState, Tee
-from providers.gcp import shapes, translate
+from caa.model.instance import InstanceState, InstanceType, Tee
+from providers.gcp import SETTINGS, quota, shapes, translate
+
+PARTIAL: dict[str, st.SearchStrategy[Any]] = {
+    "name": st.just("podvm-a"),
+    "labels": st.sampled_from([{}, {"caa-cluster": "c"}, {"caa-node": "n"}]),
+    "networkInterfaces": st.sampled_from([[], [{}], [{"accessConfigs": [{}], "ipv6AccessConfigs": [{}]}]]),
+    "creationTimestamp": st.sampled_from(["", "yesterday", "2026-11-24T02:00:00.000-08:00"]),
+    "zone": st.sampled_from(["", "a-b1-c", "https://www.googleapis.com/compute/v1/projects/p/zones/a-b1-c"]),
+    "status": st.sampled_from(["", "A_NEW_WORD"]),
+    "users": st.just([]),
+}
 
 
 @pytest.mark.parametrize(
@@ -76,3 +91,66 @@ def test_volumes() -> None:
 
 def test_filters() -> None:
     assert translate.by_labels({"a": "1", "b": "2"}) == '(labels.a = "1") AND (labels.b = "2")'
+
+
+@given(st.fixed_dictionaries({}, optional=PARTIAL))
+def test_no_reply_is_trusted_to_be_complete(found: dict[str, Any]) -> None:
+    """The SDK keeps the types and leaves out what is not there: one without addresses, and not ours without labels."""
+    made = shapes.instance(found, public=False)
+    assert (made.addresses, made.sandbox) == ((), None)
+    assert shapes.state(found) is InstanceState.UNKNOWN
+    assert shapes.left_disk(found).sandbox is None
+    assert shapes.zones_of_disk(found) == {str(found.get("zone", "")).rpartition("/")[2]}
+    assert not shapes.is_machine_type(found)
+
+
+def test_addresses_in_their_order() -> None:
+    nics = [
+        {"networkIP": "10.0.0.2", "ipv6Address": "fd20::2", "accessConfigs": [{"natIP": "192.0.2.1"}]},
+        {
+            "networkIP": "10.1.0.2",
+            "accessConfigs": [{"natIP": "192.0.2.2"}],
+            "ipv6AccessConfigs": [{"externalIpv6": "2001:db8::1"}],
+        },
+    ]
+    private = [str(one) for one in shapes.instance({"networkInterfaces": nics}, public=False).addresses]
+    assert private == ["10.0.0.2", "fd20::2", "10.1.0.2"]
+    public = [str(one) for one in shapes.instance({"networkInterfaces": nics}, public=True).addresses]
+    assert public == ["192.0.2.1", "192.0.2.2", "2001:db8::1", *private]
+    nics[0]["accessConfigs"] = []
+    assert shapes.instance({"networkInterfaces": nics}, public=True).addresses == ()
+
+
+@pytest.mark.parametrize(
+    ("reply", "zones"),
+    [
+        ({}, set()),
+        ({"unreachables": ["projects/p/zones/a-b1-c", "projects/p/regions/a-b1"]}, {"a-b1-c"}),
+        ({"items": {"zones/a-b1-c": {"warning": {"code": "UNREACHABLE"}}}}, {"a-b1-c"}),
+        ({"items": {"zones/a-b1-c": {"warning": {"code": "NO_RESULTS_ON_PAGE"}}}}, set()),
+    ],
+)
+def test_zones_that_a_list_did_not_reach(reply: dict[str, object], zones: set[str]) -> None:
+    assert shapes.unreachable([{}, reply]) == zones
+
+
+@pytest.mark.parametrize(
+    ("machine_type", "needed"),
+    [
+        ("e2-medium", {"INSTANCES": 1, "CPUS": 2, "DISKS_TOTAL_GB": 20}),
+        ("n2d-standard-2", {"INSTANCES": 1, "N2D_CPUS": 2, "DISKS_TOTAL_GB": 20}),
+        ("c3-standard-4", {"INSTANCES": 1, "C3_CPUS": 2, "SSD_TOTAL_GB": 20}),
+        ("n4-standard-4", {"INSTANCES": 1, "N4_CPUS": 2, "HDB_TOTAL_GB": 20}),
+    ],
+)
+def test_what_a_pod_vm_takes_of_the_quotas(machine_type: str, needed: dict[str, float]) -> None:
+    kind = InstanceType(name=machine_type, vcpus=2, memory_mib=4096)
+    settings = load(SETTINGS, {"GCP_PROJECT_ID": "demo-project", "GCP_ZONE": "a-b1-c", "GCP_NETWORK": "n"})
+    assert quota.needs(settings, kind, root_gib=20) == needed
+
+
+def test_what_is_left_of_the_quotas() -> None:
+    quotas = [{"metric": "INSTANCES", "limit": 10.0, "usage": 7.0}, {"metric": "CPUS", "limit": 5.0, "usage": 9.0}]
+    needed = {"INSTANCES": 1.0, "CPUS": 2.0, "UNTOLD": 1.0}
+    assert quota.left({"quotas": quotas}, needed) == {"INSTANCES": 3, "CPUS": 0}
+    assert quota.left({}, needed) == {}
