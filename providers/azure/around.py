@@ -2,23 +2,19 @@
 
 import asyncio
 import os
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from caa.config.load import Settings
-from caa.errors import Gone, InvalidRequest, Misconfigured
+from caa.errors import Gone, InvalidRequest
 from caa.model.instance import InstanceType
 from caa.provider.catalogue import Catalogue, Shelf
 from caa.provider.clock import Clock
 from caa.provider.rows import CATALOGUE_DIR, CATALOGUE_TTL, FALLBACK_TYPES
+from providers.azure import keys, shapes, translate
 from providers.azure import settings as rows
-from providers.azure import shapes, translate
 from providers.azure.client import Access, Arm, Resource
 
 _KEPT = 300.0  # seconds that images are believed
@@ -68,7 +64,6 @@ class Surroundings:
         self._values = values
         self._clock = clock
         self._images: dict[str, tuple[float, shapes.Image]] = {}
-        self._key = ""
         names = sorted(self.wanted_types())
         where = f"{values[rows.SUBSCRIPTION]} {values[rows.REGION]} {values[rows.ENDPOINT]}"
         shelf = Shelf(
@@ -98,14 +93,9 @@ class Surroundings:
         return kept[1]
 
     async def public_key(self) -> str:
-        """The administrator's key, or one whose private half is thrown away; made once."""
+        """The administrator's key, or one whose private half nobody has."""
         path = self._values[rows.SSH_KEY]
-        if path is not None:
-            return await asyncio.to_thread(_read_key, path)
-        if not self._key:
-            public = Ed25519PrivateKey.generate().public_key()
-            self._key = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-        return self._key
+        return keys.NOBODY if path is None else await asyncio.to_thread(keys.read, path)
 
     async def disk_zones(self, volumes: Sequence[str], vm: str) -> Mapping[str, str]:
         """The zone of each volume, "" for none. Raises when one is not there or cannot be attached to `vm` now."""
@@ -182,15 +172,3 @@ class Operations:
 
 
 CREATE, DELETE = "compute.virtual_machines.begin_create_or_update", "compute.virtual_machines.begin_delete"
-
-
-def _read_key(path: Path) -> str:
-    try:
-        mode, text = stat.S_IMODE(path.stat().st_mode), path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"--ssh-key-path: {path} cannot be read ({type(error).__name__})") from error
-    if mode != stat.S_IRUSR | stat.S_IWUSR:
-        raise Misconfigured(f"--ssh-key-path: {path} has mode {mode:04o}, it has to be 0600")
-    if not text.startswith(("ssh-rsa ", "ssh-ed25519 ")) or "\n" in text:
-        raise Misconfigured(f"--ssh-key-path: {path} is not one public key of type ssh-rsa or ssh-ed25519")
-    return text

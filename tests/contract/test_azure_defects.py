@@ -11,7 +11,7 @@ from caa.model.ids import InstanceId
 from caa.model.instance import InstanceState, Severity, Sizing
 from caa.provider.choose import choose
 from caa.testing.clock import FakeClock
-from providers.azure import client
+from providers.azure import client, keys
 from providers.azure.around import Operations, Waits
 from providers.azure.fleet import Fleet
 from tests.fakes.azure.arm import TOKEN
@@ -64,13 +64,14 @@ def _asked(azure: World) -> dict[str, object]:
 
 
 async def test_defect_no_key_is_made_for_each_pod(azure: World) -> None:
-    """An RSA-4096 pair per pod. Here one public key serves all; its private half is nowhere."""
+    """An RSA-4096 pair per pod. Here one public key serves all, on all nodes; its private half has never been."""
     one = azure.make()
     for name in ("podvm-web-0a1b2c3d", "podvm-web-9f8e7d6c"):
         made = await one.create(launch(name))
         await one.delete(made.id)
     first, second = (body["properties"]["osProfile"]["linuxConfiguration"]["ssh"] for body in azure.puts())
     assert first == second
+    assert first["publicKeys"][0]["keyData"] == keys.NOBODY
     assert not list(azure.folder.glob("**/*rsa*"))
     await one.close()
 

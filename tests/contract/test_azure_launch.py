@@ -91,6 +91,17 @@ async def test_a_confidential_request_never_becomes_an_ordinary_vm(azure: World)
     assert azure.puts() == []
 
 
+async def test_a_fallback_has_the_tee_of_the_first(azure: World) -> None:
+    """Neither the ordinary size nor the one with TDX takes the place of one with SEV-SNP."""
+    azure.faults.full = {("Standard_DC2as_v5", "")}
+    one = azure.make(FALLBACK_TYPES="Standard_D4s_v5,Standard_DC2es_v5,Standard_DC4as_v5")
+    made = await one.create(launch())
+    tried = [body["properties"]["hardwareProfile"]["vmSize"] for body in azure.puts()]
+    assert tried == ["Standard_DC2as_v5", "Standard_DC4as_v5"]
+    await one.delete(made.id)
+    await one.close()
+
+
 def test_settings_that_exclude_each_other_are_refused_at_start(tmp_path: Path) -> None:
     made = World(tmp_path, Azure(Role([])), _NoWire())  # type: ignore[arg-type]
     for settings in (
