@@ -45,10 +45,24 @@ CODES = ErrorCodes(
         }
     ),
     throttled=frozenset(
-        {"RequestLimitExceeded", "Throttling", "ThrottlingException", "EC2ThrottledException", "RequestThrottled"}
+        {
+            "RequestLimitExceeded",
+            "Throttling",
+            "ThrottlingException",
+            "EC2ThrottledException",
+            "RequestThrottled",
+            "TooManyRequestsException",
+        }
     ),
     unavailable=frozenset(
-        {"InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable", "Server.InternalError"}
+        {
+            "InternalError",
+            "InternalFailure",
+            "ServiceUnavailable",
+            "Unavailable",
+            "Server.InternalError",
+            "ServiceException",
+        }
     ),
     unauthorised=frozenset(
         {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from caa.errors import ConfigError, CredentialsError
+from caa.errors import ConfigError, CredentialsError, Misconfigured
 from caa.provider.contract import Provider
 from tests.fakes.aws.identity import PodIdentity
 from tests.fakes.aws.world import World, launch, world
@@ -77,6 +77,18 @@ async def test_a_shared_file_is_exchanged_in_mid_run(aws: World, tmp_path: Path)
     for one in (made, again):
         await driver.delete(one.id)
     await driver.close()
+
+
+async def test_a_profile_of_the_shared_file(aws: World, tmp_path: Path) -> None:
+    (tmp_path / "credentials").write_text("[caa]\naws_access_key_id = AKIACAA\naws_secret_access_key = x\n")
+    aws.ec2.keys = {"AKIACAA"}
+    driver = aws.make(AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="", flags={"aws-profile": "caa"})
+    await come_and_go(driver, "podvm-web-00000001")
+    await driver.close()
+    unknown = aws.make(AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="", flags={"aws-profile": "nobody"})
+    with pytest.raises(Misconfigured, match="--aws-profile"):
+        await unknown.create(launch())
+    await unknown.close()
 
 
 async def test_secrets_are_in_no_message(aws: World) -> None:

@@ -63,9 +63,9 @@ class World(ABC):
         }
         return {key: value for key, value in found.items() if value}
 
-    def make(self, **other: str) -> Provider:
+    def make(self, *, flags: Mapping[str, str] | None = None, **other: str) -> Provider:
         """A driver with these settings; what is set twice is the latter."""
-        values = load((*NODE_ROWS, *self.driver.SETTINGS), self.environ(**other))
+        values = load((*NODE_ROWS, *self.driver.SETTINGS), self.environ(**other), flags=flags or {})
         return self.driver.make(values, clock=ScaledClock(self.speed), waits=self.waits)
 
     def calm(self) -> None:
