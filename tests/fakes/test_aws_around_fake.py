@@ -56,26 +56,27 @@ class TestDisks:
 
     def test_a_volume_is_attached_after_a_while_and_held_until_its_instance_is_gone(self, ec2: Ec2, make: Make) -> None:
         client, volume = make("ec2"), ec2.make_volume("eu-west-1a")
-        ec2.disks.attaching = ec2.delays.ending = 0.4
+        ec2.disks.attaching = ec2.delays.ending = 60
         name, other = run(ec2, client), run(ec2, client)
         client.attach_volume(VolumeId=volume, InstanceId=name, Device="/dev/xvdb")
         assert self.state(client, volume) == ("in-use", ["attaching"])
-        time.sleep(0.5)
+        ec2.disks.attaching = 0
         assert self.state(client, volume) == ("in-use", ["attached"])
         client.terminate_instances(InstanceIds=[name])
         assert self.state(client, volume) == ("in-use", ["attached"])
         assert refused(client.attach_volume, VolumeId=volume, InstanceId=other, Device="/dev/xvdb") == "VolumeInUse"
+        ec2.instances[name].ends = 0
         client.get_waiter("instance_terminated").wait(InstanceIds=[name], WaiterConfig=QUICK)
         client.get_waiter("volume_available").wait(VolumeIds=[volume], WaiterConfig=QUICK)
         client.attach_volume(VolumeId=volume, InstanceId=other, Device="/dev/xvdb")
 
     def test_what_cannot_be_attached(self, ec2: Ec2, make: Make) -> None:
         client, ours, far = make("ec2"), ec2.make_volume("eu-west-1a"), ec2.make_volume("eu-west-1b")
-        ec2.delays.pending = 0.5
+        ec2.delays.pending = 60
         name = run(ec2, client)
         there = {"InstanceId": name, "Device": "/dev/xvdb"}
         assert refused(client.attach_volume, VolumeId=ours, **there) == "IncorrectState"
-        time.sleep(0.6)
+        ec2.delays.pending = 0
         assert refused(client.attach_volume, VolumeId=far, **there) == "InvalidVolume.ZoneMismatch"
         assert refused(client.attach_volume, VolumeId="vol-0123456789abcdef0", **there) == "InvalidVolume.NotFound"
         nobody = {**there, "InstanceId": "i-0123456789abcdef0"}
