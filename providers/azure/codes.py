@@ -106,7 +106,7 @@ CODES = ErrorCodes(
             *EXISTS,
         }
     ),
-    gone=frozenset({"ResourceNotFound", "NotFound", "DiskNotFound"}),
+    gone=frozenset({"ResourceNotFound", "ParentResourceNotFound", "NotFound", "DiskNotFound"}),
     remedies=MappingProxyType(
         {
             "AllocationFailed": _ROOM,

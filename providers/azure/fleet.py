@@ -292,11 +292,13 @@ class Fleet:
         return await until(look, clock=self._clock, limit=limit, every=0, what=what)
 
     async def _look(self, names: frozenset[str]) -> Mapping[str, Resource]:
-        if len(names) <= _FEW:
-            found: Sequence[Resource | None] = await all_of(self._vm(one) for one in sorted(names))
-        else:
-            found = await self._arm.pages("compute.virtual_machines.list", self.group, expand="instanceView")
-        return {str(one["name"]).lower(): one for one in found if one is not None}
+        listed: Sequence[Resource] = ()
+        if len(names) > _FEW:
+            listed = await self._arm.pages("compute.virtual_machines.list", self.group, expand="instanceView")
+        found = {str(one["name"]).lower(): one for one in listed}
+        # A listing lags behind: what it does not show is asked for by name.
+        others = await all_of(self._vm(one) for one in sorted(names - found.keys()))
+        return found | {str(one["name"]).lower(): one for one in others if one is not None}
 
     async def _vm(self, name: str) -> Resource | None:
         try:
@@ -305,11 +307,10 @@ class Fleet:
             return None
 
     async def _look_parts(self, kind: str, ids: frozenset[str]) -> Mapping[str, Resource]:
-        if len(ids) <= _FEW:
-            found: Sequence[Resource | None] = await all_of(self._part(kind, one) for one in sorted(ids))
-        else:
-            found = await self._arm.pages(_LISTINGS[kind], self.group)
-        return {str(one["id"]).lower(): one for one in found if one is not None}
+        listed = await self._arm.pages(_LISTINGS[kind], self.group) if len(ids) > _FEW else []
+        found = {str(one["id"]).lower(): one for one in listed}
+        others = await all_of(self._part(kind, one) for one in sorted(ids - found.keys()))
+        return found | {str(one["id"]).lower(): one for one in others if one is not None}
 
     async def _part(self, kind: str, part: str) -> Resource | None:
         where = shapes.where(part)

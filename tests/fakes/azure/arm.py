@@ -307,7 +307,9 @@ class Azure:
         return found
 
     def _parts(self, request: Request, kind: str) -> Reply:
-        return self._paged(request, [one for name, one in self.estate.parts.items() if kind in name])
+        now, lag = time.monotonic(), self.faults.visible_after
+        seen = {name for name, born in self.estate.born.items() if now - born >= lag}
+        return self._paged(request, [one for name, one in self.estate.parts.items() if kind in name and name in seen])
 
     def _removed(self, request: Request, service: str, kind: str, name: str) -> Reply:
         whole = self.estate.id_of(service, kind, name)

@@ -57,6 +57,7 @@ class Estate:
         self._site, self._ledger, self.delays = site, ledger, delays
         self.vms: dict[str, Vm] = {}
         self.parts: dict[str, Body] = {}
+        self.born: dict[str, float] = {}
         self.held: dict[str, float] = {}
         self.operations: dict[str, tuple[float, str, str]] = {}  # when it ends, code and words of a failure
         self.host: Host = Nowhere()
@@ -204,6 +205,7 @@ class Estate:
             "properties": {"provisioningState": "Succeeded", **inner},
         }
         self.parts[part["id"].lower()] = part
+        self.born[part["id"].lower()] = time.monotonic()
         self.tag(part, tags or {})
         if not tags:
             del part["tags"]
