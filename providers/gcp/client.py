@@ -5,6 +5,7 @@ are made by `insert_unary` and `delete_unary` and awaited with our own `ZoneOper
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -235,6 +236,8 @@ def credentials(access: Access) -> Any:
     from google.oauth2 import service_account
 
     if not access.credentials:
+        # It warns that it does not know the project, which we do.
+        logging.getLogger("google.auth._default").setLevel(logging.ERROR)
         found, _ = google.auth.default()
         return with_scopes_if_required(found, _SCOPES)  # type: ignore[no-untyped-call]
     info = json.loads(access.credentials)
