@@ -48,6 +48,7 @@ LOGS = "caa.logs:configure"
 DRIVER = "caa.provider.registry:driver"
 DRIVER_NAMES = "caa.provider.registry:names"
 CERTS = "caa.node.certs_command"
+DOCTOR = "caa.node.doctor:examine"
 MANUAL_CERTIFICATES = "caa.wire.certs:ManualCertificates.load"
 DEMO = "caa.testing.demo"
 
@@ -105,6 +106,8 @@ class Commands(click.Group):
         self.add_command(
             SettingsCommand("relay", run_relay, rows=_relay_rows, help="Run the data plane of a worker node.")
         )
+        text = "Ask the cloud whether pods can start. Exit status 1 when they cannot."
+        self.add_command(_node_command("doctor", run_doctor, text=text))
         self.add_command(_config_group())
         self.add_command(_certs_group())
         self.add_command(_demo_command())
@@ -167,6 +170,15 @@ def run_node(world: World, read: Read) -> None:
     settings = read()
     world.find(LOGS)(settings[LOG_LEVEL], settings[LOG_FORMAT], secrets=settings.secrets())
     world.find(LOOP)(world.find(NODE)(settings, read))
+
+
+def run_doctor(world: World, read: Read) -> int:
+    """Print what the driver's check finds."""
+    settings = read()
+    world.find(LOGS)(settings[LOG_LEVEL], settings[LOG_FORMAT], secrets=settings.secrets())
+    text, status = world.find(LOOP)(world.find(DOCTOR)(settings))
+    click.echo(text, nl=False)
+    return int(status)
 
 
 def run_relay(world: World, read: Read) -> None:

@@ -1,5 +1,8 @@
 """What `caa doctor` says of a Google Cloud that is not as a launch needs it; each finding says what to change."""
 
+import asyncio
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -250,3 +253,38 @@ class TestQuota:
         assert found.startswith("error quota")
         with pytest.raises(QuotaError, match=f"quotaExceeded: Quota '{metric}' exceeded"):
             await launched(gcp, settings)
+
+
+class TestDoctor:
+    """`caa doctor`, as an operator calls it."""
+
+    async def doctor(self, gcp: World, **settings: str) -> tuple[int, str]:
+        environ = gcp.environ(**settings) | {"CLOUD_PROVIDER": "gcp"}
+        run = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "caa",
+            "doctor",
+            env=environ,
+            stdout=PIPE,
+            stderr=PIPE,
+            cwd=Path(__file__).parents[2],
+        )
+        said, logged = await run.communicate()
+        assert run.returncode is not None
+        assert "PRIVATE KEY" not in (said + logged).decode()
+        return run.returncode, said.decode()
+
+    async def test_all_is_well(self, gcp: World) -> None:
+        status, said = await self.doctor(gcp)
+        assert status == 0, said
+        assert said.startswith("ok      permissions: all 18 are there in the project demo-project\n")
+
+    async def test_what_is_wrong_and_what_to_do(self, gcp: World) -> None:
+        gcp.cloud.firewalls.clear()
+        status, said = await self.doctor(gcp)
+        assert status == 1
+        assert (
+            "error   firewall: no rule of the network lets tcp 15150 in, which is the forwarder (FORWARDER_PORT)\n"
+            "        -> allow tcp 15150 from the nodes, for the tags of GCP_NETWORK_TAGS or for all\n"
+        ) in said

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from caa import __version__
-from caa.cli import DEMO, DRIVER, DRIVER_NAMES, LOGS, LOOP, NODE, RELAY, World, find, main
+from caa.cli import DEMO, DOCTOR, DRIVER, DRIVER_NAMES, LOGS, LOOP, NODE, RELAY, World, find, main
 from caa.config.identity import CLOUD_PROVIDER
 from caa.config.kinds import BOOL, STRING
 from caa.config.lifetimes import GC_INTERVAL
@@ -61,6 +61,7 @@ class Stage(World):
             DRIVER_NAMES: lambda: ("cloud", "local"),
             DRIVER: self._driver,
             RELAY: find(RELAY),
+            DOCTOR: self._doctor,
         }[target]
 
     def _node(self, settings: Settings, read: Callable[[], Settings]) -> None:
@@ -68,6 +69,10 @@ class Stage(World):
         self.reads.append(read)
         if self.fail:
             raise self.fail
+
+    def _doctor(self, settings: Settings) -> tuple[str, int]:
+        self.settings.append(settings)
+        return "error   image: there is none\n", 1
 
     def _driver(self, name: str) -> Driver:
         if name not in ("cloud", "local"):
@@ -181,7 +186,7 @@ def test_an_interrupt_ends_quietly() -> None:
     assert main(["node"], Stage(fail=KeyboardInterrupt())) == 130  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("words", [["node"], ["relay"], ["config", "check"], ["config", "show"]])
+@pytest.mark.parametrize("words", [["node"], ["relay"], ["doctor"], ["config", "check"], ["config", "show"]])
 def test_a_wrong_setting_exits_2_before_anything_runs(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     stage = Stage({"PROXY_TIMEOUT": "five"})
     assert main(words, stage) == 2
@@ -217,6 +222,14 @@ def test_default_initdata_is_checked_at_the_start(value: str, problem: str, caps
 
 def test_good_default_initdata_is_taken() -> None:
     assert main(["config", "check"], Stage({"INITDATA": initdata.encode(initdata.DUMMY)})) == 0
+
+
+def test_doctor_prints_what_it_found_and_exits_with_its_status(capsys: pytest.CaptureFixture[str]) -> None:
+    stage = Stage({"CLOUD_PROVIDER": "cloud", "TOKEN": "hunter2"})
+    assert main(["doctor", "--region=eu"], stage) == 1
+    assert capsys.readouterr().out == "error   image: there is none\n"
+    assert stage.settings[0][REGION] == "eu"
+    assert stage.logs[0][1]["secrets"] == ("hunter2",)
 
 
 def test_show_hides_secrets_and_tells_origins(capsys: pytest.CaptureFixture[str]) -> None:
