@@ -108,6 +108,13 @@ class Fleet:
         """Every VM of the resource group."""
         return await self._arm.pages("compute.virtual_machines.list", self.group)
 
+    async def vm(self, name: str) -> Resource | None:
+        """The VM of this name, None when there is none."""
+        try:
+            return await self._arm.read("compute.virtual_machines.get", self.group, name, expand="instanceView")
+        except Gone:
+            return None
+
     async def parts(self) -> list[Resource]:
         """Every disk, interface and address of the resource group."""
         found = await all_of(self._arm.pages(one, self.group) for one in _LISTINGS.values())
@@ -297,14 +304,8 @@ class Fleet:
             listed = await self._arm.pages("compute.virtual_machines.list", self.group, expand="instanceView")
         found = {str(one["name"]).lower(): one for one in listed}
         # A listing lags behind: what it does not show is asked for by name.
-        others = await all_of(self._vm(one) for one in sorted(names - found.keys()))
+        others = await all_of(self.vm(one) for one in sorted(names - found.keys()))
         return found | {str(one["name"]).lower(): one for one in others if one is not None}
-
-    async def _vm(self, name: str) -> Resource | None:
-        try:
-            return await self._arm.read("compute.virtual_machines.get", self.group, name, expand="instanceView")
-        except Gone:
-            return None
 
     async def _look_parts(self, kind: str, ids: frozenset[str]) -> Mapping[str, Resource]:
         listed = await self._arm.pages(_LISTINGS[kind], self.group) if len(ids) > _FEW else []

@@ -98,11 +98,13 @@ class AzureProvider:
     async def list_owned(self, owner: Owner) -> Sequence[Instance]:
         """VMs by their tags, and disks, interfaces and addresses whose VM is gone."""
         vms, parts = await all_of([self._fleet.vms(), self._fleet.parts()])
+        owners = {left_of(one): owned for one in parts if (owned := shapes.owned(one)) is not None}
+        unseen = owners.keys() - {str(one.get("name")).lower() for one in vms}  # gone, or a listing that lags behind
+        vms += [one for one in await all_of(self._fleet.vm(name) for name in sorted(unseen)) if one is not None]
         living = {str(one.get("name")).lower() for one in vms}
         public = self._values[USE_PUBLIC_IP]
         mine = [one for one in vms if (owned := shapes.owned(one)) is not None and owned.owner == owner]
         listed = await all_of(self._fleet.instance(one, public=public) for one in mine)
-        owners = {left_of(one): owned for one in parts if (owned := shapes.owned(one)) is not None}
         for one in parts:
             owned = shapes.owned(one) or owners.get(left_of(one))  # a disk that lost its VM before it had tags
             if owned is not None and owned.owner == owner and left_of(one) not in living:

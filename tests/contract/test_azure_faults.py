@@ -105,6 +105,18 @@ async def test_a_vm_that_a_listing_does_not_show_yet_is_not_taken_for_gone(azure
     await one.close()
 
 
+async def test_what_a_living_vm_has_is_nothing_that_was_left(azure: World) -> None:
+    """The listing of interfaces is newer than that of VMs: a sweep would go for a living pod's interface."""
+    one = azure.make()
+    made = await one.create(launch())
+    azure.faults.visible_after = 60.0
+    azure.azure.estate.born = dict.fromkeys(azure.azure.estate.born, 0.0)
+    assert await one.list_owned(OWNER) == [made]
+    azure.faults.visible_after = 0.0
+    await one.delete(made.id)
+    await one.close()
+
+
 async def test_a_vm_whose_guest_agent_never_reports_is_no_failure(azure: World) -> None:
     """Azure calls it failed after a while; it runs, and a pod may be in it. A retried start takes it as it is."""
     one = azure.make()
