@@ -10,6 +10,7 @@ import pytest
 from caa.errors import ConfigError, CredentialsError, Misconfigured
 from caa.provider.contract import Provider
 from tests.fakes.aws.identity import PodIdentity
+from tests.fakes.aws.imds import Imds
 from tests.fakes.aws.world import World, launch, world
 from tests.fakes.wire import Wire
 
@@ -188,6 +189,27 @@ class TestPodIdentity:
         with pytest.raises(CredentialsError, match="role") as caught:
             await driver.create(launch())
         assert "pod-1" not in str(caught.value)
+        await driver.close()
+
+
+class TestInstanceProfile:
+    """The node's own role, from its instance metadata (version 2)."""
+
+    @pytest.fixture
+    def imds(self, aws: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
+        """The metadata service of a node with a role."""
+        monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+        made = Imds(region="eu-west-1", subnet="", groups=(), identity=aws.ec2.identity)
+        with Wire(made) as wire:
+            monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", wire.url)
+            yield wire
+
+    async def test_a_whole_life_and_a_withdrawal(self, aws: World, imds: Wire) -> None:
+        driver = keyless(aws)
+        await come_and_go(driver, "podvm-web-00000001")
+        aws.ec2.identity.revoke()
+        await come_and_go(driver, *(f"podvm-web-{number:08x}" for number in range(2, 12)))
+        assert {key[:8] for key in aws.ec2.identity.given} == {"ASIANODE"}
         await driver.close()
 
 

@@ -86,7 +86,7 @@ async def form_of(aws: World, *, settings: Mapping[str, str], **request: object)
 def test_each_defect_has_its_tests(defect: str) -> None:
     for one in DEFECTS[defect]:
         where, name = one.split(": ")
-        path = Path(__file__).with_name("test_faults.py" if where == "faults" else f"test_aws_{where}.py")
+        path = Path(__file__).with_name(f"test_{where}.py" if where in ("faults", "load") else f"test_aws_{where}.py")
         assert f"def {name}(" in path.read_text()
 
 

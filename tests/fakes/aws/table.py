@@ -2,6 +2,7 @@
 
 from tests.fakes.aws.world import World, world
 from tests.fakes.fault_table import FaultTable, Places
+from tests.fakes.load_table import LoadTable
 
 _MAKING = (
     "DescribeInstances", "RunInstances", "DescribeInstanceTypes", "DescribeInstanceTypeOfferings", "DescribeImages",
@@ -50,4 +51,25 @@ TABLE = FaultTable(
     places=_places,
     missing=("PODVM_AMI_ID", "AWS_SUBNET_ID", "AWS_SG_IDS"),
     unset={"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9"},
+)
+
+
+def _slowly(aws: World) -> None:
+    aws.ec2.delays.pending = 0.2
+
+
+def _asked(aws: World) -> list[str]:
+    forms = [noted.request.form for noted in aws.wire.journal if noted.call == "RunInstances"]
+    return [form["TagSpecification.1.Tag.1.Value"] for form in forms]
+
+
+LOAD = LoadTable(
+    table=TABLE,
+    speed=10.0,
+    per_second=10.0,
+    creates=20,
+    allowed=130.0,
+    looks=("DescribeInstances",),
+    prepare=_slowly,
+    asked=_asked,
 )

@@ -4,6 +4,7 @@ import itertools
 
 from tests.fakes.azure.world import World, world
 from tests.fakes.fault_table import FaultTable, Places
+from tests.fakes.load_table import LoadTable
 
 _MAKING = (
     "VirtualMachines.CreateOrUpdate", "VirtualMachines.Get", "NetworkInterfaces.Get", "PublicIPAddresses.Get",
@@ -49,4 +50,20 @@ TABLE = FaultTable(
     began=lambda azure: azure.azure.began,
     places=_places,
     missing=("AZURE_SUBSCRIPTION_ID", "AZURE_REGION", "AZURE_RESOURCE_GROUP", "AZURE_SUBNET_ID", "AZURE_IMAGE_ID"),
+)
+
+
+def _slowly(azure: World) -> None:
+    azure.azure.delays.nic = azure.azure.delays.power = azure.azure.delays.ending = 0.1
+
+
+LOAD = LoadTable(
+    table=TABLE,
+    speed=10.0,
+    per_second=30.0,
+    creates=50,
+    allowed=390.0,
+    looks=("VirtualMachines.List", "VirtualMachines.Get"),
+    prepare=_slowly,
+    asked=lambda azure: [str(body["properties"]["osProfile"]["computerName"]) for body in azure.puts()],
 )

@@ -4,6 +4,7 @@ import itertools
 
 from tests.fakes.fault_table import FaultTable, Places
 from tests.fakes.gcp.world import World, world
+from tests.fakes.load_table import LoadTable
 
 _MAKING = (
     "instances.insert", "instances.aggregatedList", "zoneOperations.wait", "machineTypes.list", "images.get",
@@ -45,4 +46,23 @@ TABLE = FaultTable(
     began=lambda gcp: gcp.cloud.began,
     places=_places,
     missing=("GCP_PROJECT_ID", "GCP_ZONE", "GCP_NETWORK", "PODVM_IMAGE_NAME"),
+)
+
+
+def _in_pages(gcp: World) -> None:
+    gcp.cloud.page = 60
+
+
+LOAD = LoadTable(
+    table=TABLE,
+    speed=50.0,
+    per_second=2.0,
+    creates=20,
+    allowed=150.0,
+    looks=("instances.aggregatedList",),
+    most_looks=2.0,  # one before the insert, one after it, shared
+    waits={"long_poll": 20.0, "running": 3000, "address": 3000, "gone": 9000, "undo": 3000},
+    prepare=_in_pages,
+    asked=lambda gcp: [str(body["name"]) for body in gcp.cloud.inserts],
+    retry_after=20.0,
 )
