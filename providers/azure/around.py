@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -99,9 +100,10 @@ class Surroundings:
 
     async def disk_zones(self, volumes: Sequence[str], vm: str) -> Mapping[str, str]:
         """The zone of each volume, "" for none. Raises when one is not there or cannot be attached to `vm` now."""
+        disks = translate.disks(volumes, self._values[rows.SUBSCRIPTION])
         return {
             name: await self._disk_zone(name, group=group, disk=disk, vm=vm)
-            for name, (group, disk) in zip(volumes, translate.disks(volumes), strict=True)
+            for name, (group, disk) in zip(volumes, disks, strict=True)
         }
 
     async def _disk_zone(self, name: str, *, group: str, disk: str, vm: str) -> str:
@@ -117,10 +119,12 @@ class Surroundings:
         return [one for one in types if one is not None]
 
     async def _ask_image(self, name: str) -> shapes.Image:
-        kind, where, version = translate.image_parts(name, self._region)
+        asked, kept = translate.image_name(name, self._region), None
+        read = partial(self._arm.read, subscription=asked.subscription)
         try:
-            found = await self._arm.read(f"compute.{kind}s.get", *where)
-            kept = await self._arm.read(f"compute.{kind}_versions.get", *where, version) if version else None
+            found = await read(f"compute.{asked.kind}s.get", *asked.names)
+            if asked.version:
+                kept = await read(f"compute.{asked.kind}_versions.get", *asked.names, asked.version)
         except Gone as error:
             raise InvalidRequest(f"the image {name} is not there: {error}; set AZURE_IMAGE_ID") from error
         if kept is not None:

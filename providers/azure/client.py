@@ -1,35 +1,24 @@
 """The only file that imports Azure's SDK: calls paced and repeated, operations by token, every error translated."""
 
 import asyncio
-import contextlib
 import logging
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from caa.errors import CredentialsError, ProviderError, ProviderUnavailable, Throttled
+from caa.errors import CredentialsError, ProviderError, ProviderUnavailable
 from caa.provider.pacing import Pacing
 from caa.provider.waiting import to_the_end
-from providers.azure.codes import CODES, meant
+from providers.azure.refusals import NETWORK, STALE, of_error
 
 T = TypeVar("T")
 
 Resource = Mapping[str, Any]  # in the shape of the REST API, camelCase
 
-_BAD, _SERVER_ERROR, _TOO_MANY, _UNAUTHORISED, _FORBIDDEN, _EXISTS = 400, 500, 429, 401, 403, 412
+_BAD = 400
 _CONSOLE_LIMIT = 1 << 20
-_TEXT_LIMIT = 600  # characters of a cloud's words in an error
-_NETWORK = "if it stays so, see the node's network, its proxy, AZURE_RESOURCE_MANAGER_ENDPOINT and AZURE_AUTHORITY_HOST"
-_AUTHORITY = "if it stays so, see the node's network, its proxy and AZURE_AUTHORITY_HOST"
-_KEYS = (
-    "set AZURE_CLIENT_ID, AZURE_CLIENT_SECRET and AZURE_TENANT_ID, or give the node or its service account an identity"
-)
-_OF_PEOPLE = ("SharedTokenCache", "VisualStudioCode", "AzureCli", "AzurePowerShell", "AzureDeveloperCli")
-_LINKS = re.compile(r"See the troubleshooting guide for more information: \S+")
-_STALE = ("InvalidAuthenticationToken", "ExpiredAuthenticationToken", "AuthenticationFailed", "no token")
 
 
 class Arm(Protocol):
@@ -38,8 +27,8 @@ class Arm(Protocol):
     Raises `ProviderError` subclasses only.
     """
 
-    async def read(self, operation: str, *where: str, **options: Any) -> Resource:
-        """One resource."""
+    async def read(self, operation: str, *where: str, subscription: str = "", **options: Any) -> Resource:
+        """One resource, of our subscription or of another one."""
 
     async def pages(self, operation: str, *where: str, **options: Any) -> list[Resource]:
         """Every resource of a listing, a call a page."""
@@ -96,16 +85,27 @@ class _Clients:
             "user_agent": "peerpods-caa",
             "polling_interval": 1,
         }
-        self.compute: Any = ComputeManagementClient(self.credential, access.subscription, **options)
-        self.network: Any = NetworkManagementClient(self.credential, access.subscription, **options)
+        self._make = {
+            "compute": partial(ComputeManagementClient, self.credential, **options),
+            "network": partial(NetworkManagementClient, self.credential, **options),
+        }
+        self._own = access.subscription
+        self._made: dict[tuple[str, str], Any] = {}
 
-    def method(self, operation: str) -> Callable[..., Any]:
+    def client(self, service: str, subscription: str = "") -> Any:
+        """The SDK's client, made once for each subscription."""
+        key = service, subscription.lower() or self._own.lower()
+        if key not in self._made:
+            self._made[key] = self._make[service](subscription or self._own)
+        return self._made[key]
+
+    def method(self, operation: str, subscription: str = "") -> Callable[..., Any]:
         service, group, name = operation.split(".")
-        found: Callable[..., Any] = getattr(getattr(getattr(self, service), group), name)
+        found: Callable[..., Any] = getattr(getattr(self.client(service, subscription), group), name)
         return found
 
     async def close(self) -> None:
-        for one in (self.compute, self.network, self.credential):
+        for one in (*self._made.values(), self.credential):
             await one.close()
 
 
@@ -119,9 +119,9 @@ class Sdk:
         self._clients: _Clients | None = None
         self._old: list[_Clients] = []
 
-    async def read(self, operation: str, *where: str, **options: Any) -> Resource:
+    async def read(self, operation: str, *where: str, subscription: str = "", **options: Any) -> Resource:
         async def once(clients: _Clients) -> Resource:
-            return _plain(await clients.method(operation)(*where, **options))
+            return _plain(await clients.method(operation, subscription)(*where, **options))
 
         return await self._call(operation, once)
 
@@ -213,7 +213,7 @@ class Sdk:
         try:
             return await self._pacing.call(lambda: translated(operation, once(clients)))
         except CredentialsError as error:
-            if not str(error).startswith(_STALE):
+            if not str(error).startswith(STALE):
                 raise
             if self._clients is clients:
                 self._old.append(clients)
@@ -249,7 +249,7 @@ async def _document(url: str, clients: _Clients) -> Resource:
     from azure.core.rest import HttpRequest
     from azure.mgmt.core.exceptions import ARMErrorFormat
 
-    answer = await clients.compute.send_request(HttpRequest("GET", url))
+    answer = await clients.client("compute").send_request(HttpRequest("GET", url))
     if answer.status_code >= _BAD:
         raise HttpResponseError(response=answer, error_format=ARMErrorFormat)
     found: Resource = dict(answer.json())
@@ -306,86 +306,9 @@ async def translated(operation: str, work: Awaitable[T]) -> T:
         if getattr(error, "filename", None):
             why = f"no token: {error.filename} cannot be read ({type(error).__name__})"
             raise CredentialsError(f"{why}; see AZURE_FEDERATED_TOKEN_FILE") from None
-        raise ProviderUnavailable(f"Azure {operation}: {type(error).__name__}; {_NETWORK}") from None
+        raise ProviderUnavailable(f"Azure {operation}: {type(error).__name__}; {NETWORK}") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         # The SDK's own parsing of an answer that is not Azure's.
         raise ProviderUnavailable(
-            f"Azure {operation}: the answer is not Azure's ({type(error).__name__}); {_NETWORK}"
+            f"Azure {operation}: the answer is not Azure's ({type(error).__name__}); {NETWORK}"
         ) from None
-
-
-def of_error(operation: str, error: Any) -> ProviderError:
-    """Our error for the SDK's: by Azure's code where there is one, else by the HTTP status, else no answer came."""
-    name = type(error).__name__
-    status = int(getattr(error, "status_code", None) or 0)
-    if name in ("CredentialUnavailableError", "ClientAuthenticationError") and _is_of_identity(error):
-        return _of_identity(error, status)
-    if name == "DecodeError":
-        return ProviderUnavailable(f"Azure {operation}: the answer is not Azure's; {_NETWORK}")
-    if not status:
-        return ProviderUnavailable(f"Azure {operation}: {_short(error)}; {_NETWORK}")
-    code, words = _code_of(error)
-    return _by_status(status, f"{words} ({operation})", code=code, retry_after=_seconds(error))
-
-
-def _of_identity(error: Any, status: int) -> ProviderError:
-    """Our error for whoever gives tokens: being busy or broken is no refusal."""
-    if status == _TOO_MANY:
-        busy = f"the authority that gives tokens is busy: {_short(error)}; {_AUTHORITY}"
-        return Throttled(busy, retry_after=_seconds(error))
-    if status >= _SERVER_ERROR:
-        return ProviderUnavailable(f"the authority that gives tokens: {_short(error)}; {_AUTHORITY}")
-    return CredentialsError(f"no token: {_short(error)}; {_KEYS}")
-
-
-def _by_status(status: int, message: str, *, code: str, retry_after: float) -> ProviderError:
-    if status == _TOO_MANY:
-        known = code if code in CODES.throttled else "TooManyRequests"
-        return meant(known, message, retry_after=retry_after)
-    if status == _EXISTS:
-        code = "PreconditionFailed"
-    found = meant(code or f"HTTP {status}", message, retry_after=retry_after)
-    if type(found) is not ProviderError:
-        return found
-    if status in (_UNAUTHORISED, _FORBIDDEN):
-        return CredentialsError(f"{found}; {_KEYS}")
-    if status >= _SERVER_ERROR or not code:
-        return ProviderUnavailable(f"{found}; {_NETWORK}")
-    return found
-
-
-def of_status(code: str, message: str) -> ProviderError:
-    """Our error for what an instance view or an operation says of a VM that failed."""
-    return meant(code, " ".join(message.split())[:_TEXT_LIMIT])
-
-
-def _code_of(error: Any) -> tuple[str, str]:
-    """The innermost code that we know, with its words: Azure wraps some errors in others."""
-    found = getattr(error, "error", None)
-    code, words = str(getattr(found, "code", "") or ""), str(getattr(found, "message", "") or "")
-    known = CODES.capacity | CODES.quota | CODES.unauthorised | CODES.misconfigured | CODES.invalid | CODES.unavailable
-    for inner in getattr(found, "details", None) or ():
-        if code not in known and inner.code in known:
-            code, words = str(inner.code), str(inner.message or "")
-    return code, " ".join((words or str(getattr(error, "reason", ""))).split()).rstrip(". ")[:_TEXT_LIMIT]
-
-
-def _is_of_identity(error: Any) -> bool:
-    """Whether it came from whoever gives tokens, not from Resource Manager."""
-    url = getattr(getattr(getattr(error, "response", None), "request", None), "url", "")
-    return "/subscriptions/" not in str(url)
-
-
-def _short(error: Any) -> str:
-    said = str(getattr(error, "message", "") or error)
-    attempts = [one.strip() for one in said.splitlines() if one.startswith("\t")]
-    if attempts:  # the SDK's chain: what a person logs in with is no news on a node
-        said = "; ".join(_LINKS.sub("", one).strip() for one in attempts if not one.startswith(_OF_PEOPLE))
-    return " ".join(said.split()).rstrip(". ")[:_TEXT_LIMIT]
-
-
-def _seconds(error: Any) -> float:
-    headers = getattr(getattr(error, "response", None), "headers", {})
-    with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, float(headers.get("Retry-After") or 0))
-    return 0.0  # a date

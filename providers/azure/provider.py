@@ -144,7 +144,7 @@ class AzureProvider:
         """Check the request and decide everything, before anything is made or paid for."""
         refuse_name(request.name, pattern=translate.NAME_PATTERN, limit=self.capabilities.name_limit)
         refuse_user_data(request, self.capabilities)
-        translate.disks(request.volumes)
+        translate.disks(request.volumes, self._values[rows.SUBSCRIPTION])
         translate.refuse_missing(self._values)
         allowed, pattern = self._values[IMAGE_ALLOWLIST], rows.IMAGE_PATTERN
         wanted = image_of(request, default=self._values[rows.IMAGE], allowed=allowed, pattern=pattern)

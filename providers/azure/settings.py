@@ -4,31 +4,34 @@ from caa.config.kinds import BOOL, LIST, OPTIONAL_PATH, STRING, choice, list_of,
 from caa.config.setting import AnySetting, Setting
 from caa.provider.rows import CLOUD_ROWS, PURCHASE_OPTIONS, SECURE_BOOT, disable_cvm, root_volume_size
 
-_ARM = r"/subscriptions/[^/\s]+/resourceGroups/[^/\s]+/providers/"
+# Resource groups may have letters of any language. No part of an id is `.` or `..`, or has what a URL gives a meaning.
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
+_ARM = r"/subscriptions/[A-Za-z0-9-]{1,64}/resourceGroups/[\w.()-]{0,89}[\w()-]/providers/"
 _SUBNET = matching(
-    rf"(?i:({_ARM}Microsoft\.Network/virtualNetworks/[^/\s]+/subnets/[^/\s]+)?)",
+    rf"(?i:({_ARM}Microsoft\.Network/virtualNetworks/{_NAME}/subnets/{_NAME})?)",
     "a whole resource id, /subscriptions/.../virtualNetworks/.../subnets/..., or nothing",
 )
 _GROUP = matching(
-    rf"(?i:({_ARM}Microsoft\.Network/networkSecurityGroups/[^/\s]+)?)",
+    rf"(?i:({_ARM}Microsoft\.Network/networkSecurityGroups/{_NAME})?)",
     "a whole resource id, /subscriptions/.../networkSecurityGroups/..., or nothing",
 )
 IMAGE_PATTERN = (
-    rf"(?i:{_ARM}Microsoft\.Compute/(images/[^/\s]+|galleries/[^/\s]+/images/[^/\s]+(/versions/[^/\s]+)?)"
-    r"|/(Community|Shared)Galleries/[^/\s]+/images/[^/\s]+(/versions/[^/\s]+)?)"
+    rf"(?i:{_ARM}Microsoft\.Compute/(images/{_NAME}|galleries/{_NAME}/images/{_NAME}(/versions/{_NAME})?)"
+    rf"|/(Community|Shared)Galleries/{_NAME}/images/{_NAME}(/versions/{_NAME})?)"
 )
 _IMAGE = matching(
     rf"({IMAGE_PATTERN})?",
     "a whole resource id of a gallery or managed image, /CommunityGalleries/... or /SharedGalleries/..., or nothing",
 )
 _DES = matching(
-    rf"(?i:({_ARM}Microsoft\.Compute/diskEncryptionSets/[^/\s]+)?)",
+    rf"(?i:({_ARM}Microsoft\.Compute/diskEncryptionSets/{_NAME})?)",
     "a whole resource id, /subscriptions/.../diskEncryptionSets/..., or nothing",
 )
 _IDENTITIES = list_of(
-    matching(rf"(?i:{_ARM}Microsoft\.ManagedIdentity/userAssignedIdentities/[^/\s]+)", "").parse,
+    matching(rf"(?i:{_ARM}Microsoft\.ManagedIdentity/userAssignedIdentities/{_NAME})", "").parse,
     "whole resource ids, /subscriptions/.../userAssignedIdentities/..., separated by commas",
 )
+DISK_PATTERN = rf"(?i:{_ARM}Microsoft\.Compute/disks/{_NAME})"
 _URL = matching(r"(https://[^\s]+)?", "an https URL, or nothing")
 
 PUBLIC, GOVERNMENT, CHINA = "AzureCloud", "AzureUSGovernment", "AzureChinaCloud"

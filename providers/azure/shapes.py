@@ -13,7 +13,8 @@ from caa.model.instance import Arch, Instance, InstanceState, InstanceType, Tee
 from caa.provider import ownership
 from caa.provider.addresses import Nic, reachable
 from caa.provider.ownership import Owned, TagLimits
-from providers.azure.client import Resource, of_status
+from providers.azure.client import Resource
+from providers.azure.refusals import of_status
 
 # https://learn.microsoft.com/azure/azure-resource-manager/management/tag-resources, "Limitations"
 LIMITS = TagLimits(

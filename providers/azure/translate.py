@@ -16,9 +16,6 @@ from providers.azure import settings as rows
 from providers.azure.shapes import LIMITS, Image
 
 NAME_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
-_DISK = re.compile(
-    r"(?i:/subscriptions/[^/\s]+/resourceGroups/([^/\s]{1,90})/providers/Microsoft\.Compute/disks/([^/\s]{1,80}))"
-)
 _NETWORK_API = "2022-11-01"  # the newest that compute takes for inline interfaces
 
 Body = dict[str, Any]
@@ -54,15 +51,29 @@ def refuse_unfit(image: Image, arch: Arch, *, tee: Tee) -> None:
         )
 
 
-def image_parts(name: str, region: str) -> tuple[str, tuple[str, ...], str]:
-    """Whom to ask about an image, as the SDK calls it, with which names, and its version, "" for the newest."""
-    parts = name.strip("/").split("/")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageName:
+    """Whom to ask about an image, as the SDK calls it, with which names; `version` is "" for the newest.
+
+    `subscription` is "" for our own; galleries may be in others.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    version: str = ""
+    subscription: str = ""
+
+
+def image_name(image: str, region: str) -> ImageName:
+    """An image's id (`settings.IMAGE_PATTERN`), taken apart."""
+    parts = image.strip("/").split("/")
     others = {"communitygalleries": "community_gallery_image", "sharedgalleries": "shared_gallery_image"}
     if kind := others.get(parts[0].lower()):
-        return kind, (region, parts[1], parts[3]), parts[5] if len(parts) > 5 else ""
-    if parts[6].lower() == "galleries":
-        return "gallery_image", (parts[3], parts[7], parts[9]), parts[11] if len(parts) > 11 else ""
-    return "image", (parts[3], parts[7]), ""
+        return ImageName(kind=kind, names=(region, parts[1], parts[3]), version="".join(parts[5:]))
+    if parts[6].lower() == "images":
+        return ImageName(kind="image", names=(parts[3], parts[7]))
+    names = (parts[3], parts[7], parts[9])
+    return ImageName(kind="gallery_image", names=names, version="".join(parts[11:]), subscription=parts[1])
 
 
 def refuse_missing(values: Settings) -> None:
@@ -72,14 +83,16 @@ def refuse_missing(values: Settings) -> None:
         raise Misconfigured(f"{', '.join(missing)}: not set; a pod VM cannot be made without")
 
 
-def disks(volumes: Sequence[str]) -> list[tuple[str, str]]:
-    """The (resource group, name) of each volume. Raises `InvalidRequest` for what is no id of a disk."""
+def disks(volumes: Sequence[str], subscription: str) -> list[tuple[str, str]]:
+    """The (resource group, name) of each volume. Raises `InvalidRequest` for what is no id of a disk of ours."""
     found = []
     for one in volumes:
-        match = _DISK.fullmatch(one)
-        if match is None:
+        if re.fullmatch(rows.DISK_PATTERN, one) is None:
             raise InvalidRequest(f"the pod's volume {one[:200]!r} is not the id of an Azure disk")
-        found.append((match[1], match[2]))
+        parts = one.split("/")
+        if parts[2].lower() != subscription.lower():
+            raise InvalidRequest(f"the pod's volume {one} is in another subscription than AZURE_SUBSCRIPTION_ID")
+        found.append((parts[4], parts[8]))
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from caa.errors import ConfigError, InvalidRequest, Misconfigured, ProviderError
+from caa.model.instance import Severity
 from tests.fakes.azure.arm import Azure
 from tests.fakes.azure.role import Role
 from tests.fakes.azure.world import World, launch, plain, world
@@ -140,6 +141,7 @@ async def test_volumes_are_checked_before_anything_is_paid_for(azure: World) -> 
         (far, "FALLBACK_ZONES"),
         (held, "is Attached"),
         (held + "-no", "does not exist"),
+        (held.replace(azure.azure.site.subscription, "another"), "AZURE_SUBSCRIPTION_ID"),
         ("x", "no"),
     ):
         with pytest.raises(ProviderError, match=words):
@@ -169,6 +171,16 @@ async def test_images_of_other_peoples_galleries(azure: World, gallery: str, key
     assert body["properties"]["storageProfile"]["imageReference"] == {f"{key}ImageId": image}
     asked = {f"{gallery}GalleryImages.Get", f"{gallery}GalleryImageVersions.Get"}
     assert asked <= set(azure.wire.calls()), "its definition proves that it can be confidential"
+
+
+async def test_a_gallery_of_another_subscription(azure: World) -> None:
+    """Companies keep their images in one subscription, and run pods in many."""
+    image = f"{azure.azure.site.abroad}/sealed/versions/1.0.0"
+    body = await body_of(azure, AZURE_IMAGE_ID=image)
+    assert body["properties"]["storageProfile"]["imageReference"] == {"id": image}
+    one = azure.make(AZURE_IMAGE_ID=image)
+    assert not [found for found in await one.check() if found.severity is not Severity.OK]
+    await one.close()
 
 
 async def test_a_version_has_to_be_there_and_here(azure: World) -> None:

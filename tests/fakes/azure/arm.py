@@ -60,6 +60,7 @@ ROUTES: tuple[tuple[str, str, str], ...] = (
 _COMPILED = tuple((method, re.compile(path, re.IGNORECASE), name) for method, path, name in ROUTES)
 _PAGE = 40
 TOKEN = "Token"
+ABROAD = ("GalleryImages.Get", "GalleryImageVersions.Get", "Permissions.List")  # what another subscription may have
 
 
 class Azure:
@@ -130,9 +131,10 @@ class Azure:
             return self._outside(request)
         if not self.identity.is_good(request.headers.get("authorization", "")):
             raise Refused("InvalidAuthenticationToken", "The access token is invalid.", status=401)
-        if parts.get("sub", "").lower() != self.site.subscription:
+        elsewhere = call in ABROAD and parts["sub"] == self.site.other_subscription
+        if parts["sub"].lower() != self.site.subscription and not elsewhere:
             raise Refused("SubscriptionNotFound", "The subscription could not be found.", status=404)
-        if "group" in parts and parts["group"].lower() != self.site.group:
+        if "group" in parts and parts["group"].lower() != self.site.group and not elsewhere:
             raise Refused("ResourceGroupNotFound", f"Resource group '{parts['group']}' could not be found.", status=404)
         if "api-version" not in request.query:
             raise Refused("MissingApiVersionParameter", "The api-version query parameter is required.")

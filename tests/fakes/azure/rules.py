@@ -32,6 +32,7 @@ class Site:
     """What there is in the fake subscription before anything is made."""
 
     subscription: str = "11111111-2222-3333-4444-555555555555"
+    other_subscription: str = "22222222-2222-3333-4444-555555555555"
     tenant: str = "99999999-8888-7777-6666-555555555555"
     group: str = "pods"
     region: str = "westeurope"
@@ -59,6 +60,7 @@ class Site:
         said = {"osType": "Linux", "osState": "Generalized", "hyperVGeneration": "V2"}
         self.images = {
             f"{gallery}/sealed": {**said, "architecture": "x64", "features": sealed},
+            f"{self.abroad}/sealed": {**said, "architecture": "x64", "features": sealed},
             f"{gallery}/plain": {**said, "architecture": "x64"},
             f"{gallery}/arm": {**said, "architecture": "Arm64"},
             "/CommunityGalleries/cococommunity-42/images/podvm": {**said, "architecture": "x64", "features": sealed},
@@ -69,6 +71,12 @@ class Site:
     @property
     def base(self) -> str:
         return f"/subscriptions/{self.subscription}/resourceGroups/{self.group}/providers"
+
+    @property
+    def abroad(self) -> str:
+        """The images of a gallery in another subscription."""
+        group = f"/subscriptions/{self.other_subscription}/resourceGroups/img/providers"
+        return f"{group}/Microsoft.Compute/galleries/g/images"
 
     @property
     def image(self) -> str:

@@ -27,6 +27,7 @@ from caa.errors import (
 )
 from providers.azure import client
 from providers.azure.codes import CODES, meant
+from providers.azure.refusals import STALE, of_error
 
 ARM, AAD = "https://management.azure.com/subscriptions/s/x", "https://login.microsoftonline.com/t/oauth2/v2.0/token"
 
@@ -86,20 +87,20 @@ def refused(status: int, said: Said | None = None, *, kind: Any = HttpResponseEr
 )
 def test_each_answer_has_its_type_and_keeps_azures_words(status: int, code: str, kind: type[ProviderError]) -> None:
     """A 404 without a code comes from something between us and Azure: it is no proof that a VM is gone."""
-    found = client.of_error("compute.virtual_machines.get", refused(status, Said(code, "Azure's words.")))
+    found = of_error("compute.virtual_machines.get", refused(status, Said(code, "Azure's words.")))
     assert type(found) is kind
     assert "Azure's words (compute.virtual_machines.get)" in str(found)
     assert str(found).startswith(code or f"HTTP {status}")
 
 
 def test_a_put_that_found_something_is_told_by_its_status() -> None:
-    found = client.of_error("x", refused(412, Said("Whatever", "exists"), kind=ResourceExistsError))
+    found = of_error("x", refused(412, Said("Whatever", "exists"), kind=ResourceExistsError))
     assert str(found).startswith("PreconditionFailed")
 
 
 def test_the_innermost_code_that_is_known_counts() -> None:
     inner = Said("ZonalAllocationFailed", "no room in zone 1")
-    found = client.of_error("x", refused(409, Said("DeploymentFailed", "see details", (inner,))))
+    found = of_error("x", refused(409, Said("DeploymentFailed", "see details", (inner,))))
     assert type(found) is CapacityError
     assert "no room in zone 1" in str(found)
 
@@ -108,7 +109,7 @@ def test_the_innermost_code_that_is_known_counts() -> None:
     ("header", "seconds"), [("7", 7.0), ("0.5", 0.5), ("", 0.0), ("-3", 0.0), ("Tue, 24 Nov 2026 10:00:00 GMT", 0.0)]
 )
 def test_retry_after(header: str, seconds: float) -> None:
-    found = client.of_error("x", refused(429, Said("Strange", "slow down"), Retry_After=header))
+    found = of_error("x", refused(429, Said("Strange", "slow down"), Retry_After=header))
     assert isinstance(found, Throttled)
     assert found.retry_after == seconds
     assert "CLOUD_CALLS_PER_SECOND" in str(found)
@@ -120,16 +121,16 @@ def test_retry_after(header: str, seconds: float) -> None:
 def test_whoever_gives_tokens_may_be_busy(status: int, kind: type[ProviderError]) -> None:
     error = refused(status, kind=ClientAuthenticationError, Retry_After="4")
     error.response = Answer(AAD, status, {"Retry-After": "4"})
-    found = client.of_error("x", error)
+    found = of_error("x", error)
     assert type(found) is kind
     assert not isinstance(found, Throttled) or found.retry_after == 4
 
 
 def test_resource_managers_own_401_is_a_token_that_it_does_not_take() -> None:
     said = Said("ExpiredAuthenticationToken", "The access token expiry UTC time is earlier than current UTC time")
-    found = client.of_error("x", refused(401, said, kind=ClientAuthenticationError))
+    found = of_error("x", refused(401, said, kind=ClientAuthenticationError))
     assert type(found) is CredentialsError
-    assert str(found).startswith(client._STALE), "so that it is asked for anew"
+    assert str(found).startswith(STALE), "so that it is asked for anew"
     assert "clock" in str(found)
 
 
@@ -140,7 +141,7 @@ def test_the_chain_tells_what_a_node_can_have() -> None:
         "\tManagedIdentityCredential: no identity. See the troubleshooting guide for more information: https://aka.ms/y\n"
         "\tAzureCliCredential: Azure CLI not found on path"
     )
-    found = client.of_error("x", CredentialUnavailableError(said))
+    found = of_error("x", CredentialUnavailableError(said))
     assert type(found) is CredentialsError
     assert str(found).startswith(
         "no token: EnvironmentCredential: not configured.; ManagedIdentityCredential: no identity; set AZURE_CLIENT_ID"
@@ -152,13 +153,13 @@ def test_the_chain_tells_what_a_node_can_have() -> None:
     "error", [ServiceRequestError("Cannot connect"), ServiceResponseError("timed out"), DecodeError("?")]
 )
 def test_no_answer_or_nobody_elses_is_worth_another_try(error: Exception) -> None:
-    found = client.of_error("x", error)
+    found = of_error("x", error)
     assert type(found) is ProviderUnavailable
     assert "AZURE_RESOURCE_MANAGER_ENDPOINT" in str(found)
 
 
 def test_long_texts_are_cut() -> None:
-    assert len(str(client.of_error("x", refused(400, Said("InvalidParameter", "a\n" * 5000))))) < 900
+    assert len(str(of_error("x", refused(400, Said("InvalidParameter", "a\n" * 5000))))) < 900
 
 
 @pytest.mark.parametrize(

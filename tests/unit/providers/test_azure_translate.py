@@ -125,7 +125,7 @@ class TestRefusals:
     @pytest.mark.parametrize("volume", ["", "data", f"{GROUP}/Microsoft.Compute/disks/", f"{GROUP}/../disks/a b"])
     def test_what_is_no_disk(self, volume: str) -> None:
         with pytest.raises(InvalidRequest, match="not the id of an Azure disk"):
-            translate.disks([volume])
+            translate.disks([volume], "s-1")
 
     def test_disks_decide_the_zone(self) -> None:
         here, there, anywhere = (Place(instance_type="t", zone=zone) for zone in ("1", "2", ""))
@@ -138,7 +138,7 @@ class TestRefusals:
 
 class TestImages:
     @pytest.mark.parametrize(
-        ("name", "kind", "where", "version"),
+        ("image", "kind", "names", "version"),
         [
             (f"{GROUP}/Microsoft.Compute/images/i", "image", ("pods", "i"), ""),
             (f"{GROUP}/Microsoft.Compute/galleries/g/images/i", "gallery_image", ("pods", "g", "i"), ""),
@@ -148,9 +148,21 @@ class TestImages:
             ("/SharedGalleries/g/images/i/versions/2.0", "shared_gallery_image", ("here", "g", "i"), "2.0"),
         ],
     )
-    def test_whom_to_ask(self, name: str, kind: str, where: tuple[str, ...], version: str) -> None:
-        assert re.fullmatch(rows.IMAGE_PATTERN, name)
-        assert translate.image_parts(name, "here") == (kind, where, version)
+    def test_whom_to_ask(self, image: str, kind: str, names: tuple[str, ...], version: str) -> None:
+        assert re.fullmatch(rows.IMAGE_PATTERN, image)
+        found = translate.image_name(image, "here")
+        assert (found.kind, found.names, found.version) == (kind, names, version)
+        assert found.subscription == ("s-1" if kind == "gallery_image" else "")
+
+    @pytest.mark.parametrize("part", ["..", ".", "a?b", "a#b", "a%2Fb", "a b", "a;b", "", "a\n"])
+    @pytest.mark.parametrize("place", range(3))
+    def test_no_part_of_an_id_leads_elsewhere(self, part: str, place: int) -> None:
+        names = ["podgroup", "gallery", "image"]
+        names[place] = part
+        group, gallery, image = names
+        text = f"/subscriptions/s/resourceGroups/{group}/providers/Microsoft.Compute/galleries/{gallery}/images/{image}"
+        assert re.fullmatch(rows.IMAGE_PATTERN, text) is None
+        assert re.fullmatch(rows.DISK_PATTERN, f"{GROUP}/Microsoft.Compute/disks/{part}") is None
 
 
 class TestRights:
