@@ -34,12 +34,14 @@ def make(values: Settings, *, clock: Clock = _REAL, waits: Waits = _WAITS) -> Pr
     accelerators(values[settings.ACCELERATORS])
     refuse_credentials(values[settings.CREDENTIALS], universe=values[settings.UNIVERSE])
     pacing = rows.pacing(values, clock)
-    workers = Workers(
-        calls=Threads(_THREADS, "gcp"), waits=Threads(max(_THREADS, values[rows.CREATES_AT_ONCE]), "gcp-wait")
-    )
+    workers = Workers(calls=Threads(_THREADS, "gcp"), waits=Threads(_waiting(values), "gcp-wait"))
     gce = Sdk(lambda: _access(values, waits), pacing, workers=workers)
     around = Surroundings(gce, values, clock=clock)
     return GcpProvider(values, Means(gce=gce, around=around, pacing=pacing, clock=clock, waits=waits))
+
+
+def _waiting(values: Settings) -> int:
+    return max(_THREADS, values[rows.CREATES_AT_ONCE])
 
 
 def _access(values: Settings, waits: Waits) -> Access:
@@ -51,4 +53,5 @@ def _access(values: Settings, waits: Waits) -> Access:
         universe=values[settings.UNIVERSE],
         read_timeout=waits.read_timeout,
         wait_timeout=waits.long_poll,
+        connections=_waiting(values),
     )

@@ -31,7 +31,7 @@ async def findings(gce: Gce, around: Surroundings, *, values: Settings, plan: Pl
         ("tags", lambda: rights.tags(gce, around)),
         ("image", lambda: _image(gce, plan)),
         ("instance types", lambda: _types(around, values)),
-        ("accelerators", lambda: _accelerators(gce, around, values=values)),
+        ("accelerators", lambda: _accelerators(around, values)),
         ("subnetwork", lambda: _subnetworks(gce, around, values=values)),
         ("firewall", lambda: _firewall(gce, values)),
         ("quota", lambda: _quota(gce, around, values=values)),
@@ -53,18 +53,16 @@ async def _types(around: Surroundings, values: Settings) -> list[Finding]:
     return checks.types(known, wanted, values=values, confidential=confidential, words=_WORDS)
 
 
-async def _accelerators(gce: Gce, around: Surroundings, *, values: Settings) -> list[Finding]:
+async def _accelerators(around: Surroundings, values: Settings) -> list[Finding]:
     models = sorted({model for model, _ in shapes.accelerators(values[rows.ACCELERATORS]).values()})
-    return [await _accelerator(gce, model, zone=zone) for model in models for zone in around.zones()]
+    return [await _accelerator(around, model, zone=zone) for model in models for zone in around.zones()]
 
 
-async def _accelerator(gce: Gce, model: str, *, zone: str) -> Finding:
-    try:
-        await gce.call("AcceleratorTypes", "get", zone=zone, accelerator_type=model)
-    except Gone:
-        told = f"{zone} has no {model}; no pod gets one there"
-        return checks.warning("accelerators", told, remedy="change GCP_ACCELERATORS, GCP_ZONE or FALLBACK_ZONES")
-    return ok("accelerators", f"{zone} has {model}")
+async def _accelerator(around: Surroundings, model: str, *, zone: str) -> Finding:
+    if await around.has_accelerator(model, zone):
+        return ok("accelerators", f"{zone} has {model}")
+    remedy = "change GCP_ACCELERATORS, GCP_ZONE or FALLBACK_ZONES"
+    return checks.warning("accelerators", f"{zone} has no {model}; no pod gets one there", remedy=remedy)
 
 
 async def _subnetworks(gce: Gce, around: Surroundings, *, values: Settings) -> list[Finding]:

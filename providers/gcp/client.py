@@ -24,6 +24,7 @@ _CREDENTIALS = (
     "set GCP_CREDENTIALS, or give the node or its service account an identity (GKE workload identity, "
     "GOOGLE_APPLICATION_CREDENTIALS)"
 )
+_HOSTS = 4  # that one client may ask: the endpoint, and where a proxy sends it
 _UNIVERSE = "googleapis.com"
 _KINDS = ("service_account", "external_account", "authorized_user")
 _BY_STATUS: Mapping[int, str] = MappingProxyType(
@@ -67,6 +68,7 @@ class Access:
     universe: str = _UNIVERSE
     read_timeout: float = 30.0
     wait_timeout: float = 60.0
+    connections: int = 16  # that are kept, of each client: as many as threads may use it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +188,7 @@ class _Clients:
         from google.auth.transport.requests import AuthorizedSession
 
         if self._session is None:
-            self._session = AuthorizedSession(self._credentials)  # type: ignore[no-untyped-call]
+            self._session = _with_room(AuthorizedSession(self._credentials), access)  # type: ignore[no-untyped-call]
         host = access.resource_manager or f"https://cloudresourcemanager.{access.universe}"
         body = parameters["body"]
         answer = self._session.request(
@@ -205,7 +207,17 @@ class _Clients:
         from google.api_core.client_options import ClientOptions
 
         options = ClientOptions(api_endpoint=access.compute or None, universe_domain=access.universe)
-        return kind(credentials=self._credentials, client_options=options)
+        made = kind(credentials=self._credentials, client_options=options)
+        _with_room(made.transport._session, access)
+        return made
+
+
+def _with_room(session: Any, access: Access) -> Any:
+    """The session with room for the connections of all our threads; beyond ten `requests` would make each anew, and
+    say so in the log."""
+    for scheme in () if session.is_mtls else ("https://", "http://"):  # what has client certificates keeps its own
+        session.get_adapter(scheme).init_poolmanager(_HOSTS, access.connections)
+    return session
 
 
 def refuse_credentials(text: str, *, universe: str) -> None:

@@ -198,12 +198,25 @@ class GcpProvider:
             for one in places(kinds, zones, spot=spot)
             if zones and (one.instance_type not in types or one.zone in types[one.instance_type].zones)
         ]
-        if not found:
+        fit = await self._with_gpus(found)
+        if not fit:
+            told = " with its GPUs (GCP_ACCELERATORS)" if found else " with its TEE" if plan.tee is not Tee.NONE else ""
             raise Misconfigured(
-                f"{', '.join(kinds)} is not offered{' with its TEE' if plan.tee is not Tee.NONE else ''} in "
-                f"{', '.join(self._around.zones())}: change GCP_MACHINE_TYPE, GCP_ZONE or FALLBACK_ZONES"
+                f"{', '.join(kinds)} is not offered{told} in {', '.join(self._around.zones())}: change "
+                "GCP_MACHINE_TYPE, GCP_ZONE or FALLBACK_ZONES"
             )
-        return found
+        return fit
+
+    async def _with_gpus(self, found: Sequence[Place]) -> list[Place]:
+        """Without the places whose zone lacks the GPUs that their type is to get."""
+        wanted = shapes.accelerators(self._values[rows.ACCELERATORS])
+
+        async def fits(place: Place) -> bool:
+            model, _ = wanted.get(place.instance_type, ("", 0))
+            return not model or await self._around.has_accelerator(model, place.zone)
+
+        fit = await asyncio.gather(*map(fits, found))
+        return [one for one, yes in zip(found, fit, strict=True) if yes]
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())

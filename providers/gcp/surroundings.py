@@ -68,6 +68,7 @@ class Surroundings:
         self._images = Kept(self._fetch_image, clock)
         self._platforms = Kept(self._fetch_platforms, clock)
         self._tags = Kept(self._fetch_tag, clock)
+        self._accelerators = Kept(self._fetch_accelerator, clock)
         names, zones = sorted(self.wanted_types()), self.zones()
         project, endpoint = values[rows.PROJECT], values[rows.COMPUTE_ENDPOINT]
         gpus = sorted(values[rows.ACCELERATORS].items())
@@ -109,6 +110,10 @@ class Surroundings:
     async def platforms(self, zone: str) -> frozenset[str]:
         """The CPU platforms that a zone has."""
         return await self._platforms.get(zone)
+
+    async def has_accelerator(self, model: str, zone: str) -> bool:
+        """Whether GPUs of this model can be attached in the zone."""
+        return await self._accelerators.get(f"{zone} {model}")
 
     async def tags(self) -> Mapping[str, str]:
         """The resource-manager tags of TAGS by their ids; without TAGS nobody is asked."""
@@ -198,6 +203,14 @@ class Surroundings:
         except Gone as error:
             raise Misconfigured(f"{error}; {_ZONES}") from error
         return frozenset(map(str, found.get("availableCpuPlatforms") or ()))
+
+    async def _fetch_accelerator(self, written: str) -> bool:
+        zone, _, model = written.partition(" ")
+        try:
+            await self._gce.call("AcceleratorTypes", "get", zone=zone, accelerator_type=model)
+        except Gone:
+            return False
+        return True
 
     async def _fetch_tag(self, written: str) -> tuple[str, str]:
         key, _, value = written.partition("=")

@@ -129,6 +129,22 @@ async def test_defect_gpus_are_counted_and_attached(gcp: World) -> None:
     assert own["disks"][0]["initializeParams"]["diskType"].endswith("/pd-balanced")
 
 
+async def test_defect_a_zone_without_the_gpu_is_not_tried(gcp: World) -> None:
+    settings = {
+        "DISABLECVM": "true",
+        "GCP_MACHINE_TYPE": "n1-standard-8",
+        "GCP_ACCELERATORS": "n1-standard-8=nvidia-tesla-t4:1",
+        "GCP_ZONE": "europe-west3-b",
+    }
+    body = await gcp.body_of(settings=settings | {"FALLBACK_ZONES": "europe-west4-a"})
+    assert body["guestAccelerators"][0]["acceleratorType"] == "zones/europe-west4-a/acceleratorTypes/nvidia-tesla-t4"
+    assert len(gcp.cloud.inserts) == 1
+    driver = gcp.make(**settings)
+    with pytest.raises(Misconfigured, match=r"is not offered with its GPUs \(GCP_ACCELERATORS\) in europe-west3-b"):
+        await driver.create(launch())
+    await driver.close()
+
+
 async def test_defect_shielded_vm_is_switchable(gcp: World) -> None:
     body = await gcp.body_of(settings={"ENABLE_SECURE_BOOT": "true"})
     assert body["shieldedInstanceConfig"] == {

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,19 @@ async def test_nobody_is_asked_but_the_endpoints_that_are_set(gcp: World, monkey
     await one.close()
     assert "zoneOperations.wait" in gcp.wire.calls()
     assert hosts == {"127.0.0.1"}
+
+
+async def test_connections_are_kept_however_many_calls_are_under_way(
+    gcp: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`requests` keeps ten of a host and throws the others away, with a warning each."""
+    gcp.google.faults.latency, gcp.cloud.delays.making = 0.1, 0.5
+    gcp.waits = replace(gcp.waits, read_timeout=20.0, long_poll=20.0, running=3000, address=3000, gone=9000, undo=3000)
+    one = gcp.make(CLOUD_CALLS_PER_SECOND="900", CLOUD_CREATES_AT_ONCE="60")
+    made = await asyncio.gather(*(one.create(launch(f"podvm-web-{number:08x}")) for number in range(60)))
+    await asyncio.gather(*(one.delete(instance.id) for instance in made))
+    assert "pool is full" not in caplog.text
+    await one.close()
 
 
 async def _run(command: list[str]) -> str:
