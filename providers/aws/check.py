@@ -73,16 +73,20 @@ async def _groups(ec2: Ec2, around: Surroundings, *, values: Settings) -> list[F
     names = await around.node.groups(await around.template())
     found = (await ec2.call("describe_security_groups", GroupIds=names)).get("SecurityGroups") or ()
 
+    node = await around.node.whereabouts()
+    origin = f" from the node ({node.address})" if node else ""
+
     def shut(port: str, what: str) -> Finding:
         return checks.error(
             "security groups",
-            f"no rule of {', '.join(names)} lets {port} in, which is {what}",
+            f"no rule of {', '.join(names)} lets {port} in{origin}, which is {what}",
             remedy=f"allow {port} from the nodes' security group, or correct AWS_SG_IDS",
         )
 
-    return checks.ports(
-        "security groups", values, lets_in=lambda protocol, port: shapes.lets_in(found, protocol, port=port), told=shut
-    )
+    def lets_in(protocol: str, port: int) -> bool:
+        return shapes.lets_in(found, protocol, port=port, node=node)
+
+    return checks.ports("security groups", values, lets_in=lets_in, told=shut)
 
 
 async def _launch(ec2: Ec2, plan: Plan) -> list[Finding]:

@@ -10,11 +10,12 @@ from caa.provider.threads import Threads
 _TIMEOUT = 2.0  # seconds a question; off EC2 nobody answers
 _OK = 200
 
-REGION, SUBNET, GROUPS = "region", "subnet", "groups"
+REGION, SUBNET, GROUPS, ADDRESS = "region", "subnet", "groups", "address"
 
 
 async def facts(endpoint: str, wanted: Iterable[str], *, threads: Threads) -> dict[str, str]:
-    """The texts of what is wanted (`REGION`, `SUBNET`, `GROUPS` with one a line); what nobody tells is left out."""
+    """The texts of what is wanted (`REGION`, `SUBNET`, `GROUPS` with one a line, `ADDRESS`); what nobody tells is left
+    out."""
     host = urlsplit(endpoint).netloc
     token = await threads.run(lambda: _ask(host, "/latest/api/token", method="PUT"))
     if not token:
@@ -28,8 +29,8 @@ async def _fact(host: str, token: str, *, name: str, threads: Threads) -> str:
     def ask(path: str) -> str:
         return _ask(host, f"/latest/meta-data/{path}", token=token)
 
-    if name == REGION:
-        return await threads.run(lambda: ask("placement/region"))
+    if name in (REGION, ADDRESS):
+        return await threads.run(lambda: ask({REGION: "placement/region", ADDRESS: "local-ipv4"}[name]))
     mac = await threads.run(lambda: ask("mac"))
     item = {SUBNET: "subnet-id", GROUPS: "security-group-ids"}[name]
     return await threads.run(lambda: ask(f"network/interfaces/macs/{mac}/{item}")) if mac else ""

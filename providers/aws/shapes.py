@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from caa.errors import InvalidRequest, ProviderUnavailable
@@ -204,14 +205,41 @@ def holders(volume: Reply) -> list[str]:
     ]
 
 
-def lets_in(groups: Sequence[Reply], protocol: str, *, port: int) -> bool:
-    """Whether any inbound rule of the groups is about this port; from where is not looked at."""
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """The node's private address, and its security groups."""
+
+    address: str
+    groups: frozenset[str]
+
+
+def whereabouts(address: str, groups: str) -> Whereabouts | None:
+    """What instance metadata tells of the node; None where it tells no address."""
+    try:
+        return Whereabouts(str(ip_address(address)), frozenset(groups.split()))
+    except ValueError:
+        return None
+
+
+def lets_in(groups: Sequence[Reply], protocol: str, *, port: int, node: Whereabouts | None = None) -> bool:
+    """Whether any inbound rule of the groups is about this port and, where the node is known, about the node."""
     return any(
-        str(rule.get("IpProtocol")) == "-1"
-        or (
-            str(rule.get("IpProtocol")) == protocol
-            and int(rule.get("FromPort", 0)) <= port <= int(rule.get("ToPort", 65535))
-        )
+        _is_about(rule, protocol, port=port) and (node is None or _is_from(rule, node))
         for group in groups
         for rule in group.get("IpPermissions") or ()
     )
+
+
+def _is_about(rule: Reply, protocol: str, *, port: int) -> bool:
+    if str(rule.get("IpProtocol")) == "-1":
+        return True
+    low, high = int(rule.get("FromPort", 0)), int(rule.get("ToPort", 65535))
+    return str(rule.get("IpProtocol")) == protocol and low <= port <= high
+
+
+def _is_from(rule: Reply, node: Whereabouts) -> bool:
+    """A prefix list may hold the node's address; what it holds is not looked up."""
+    ranges = [str(one.get("CidrIp", "")) for one in rule.get("IpRanges") or ()]
+    pairs = {str(one.get("GroupId")) for one in rule.get("UserIdGroupPairs") or ()}
+    inside = any(ip_address(node.address) in ip_network(one, strict=False) for one in ranges if one)
+    return inside or bool(pairs & node.groups) or bool(rule.get("PrefixListIds"))

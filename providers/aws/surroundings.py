@@ -75,6 +75,12 @@ class Node:
             raise Misconfigured("AWS_SG_IDS is not set, and the node's instance metadata does not tell: set it")
         return list(found)
 
+    async def whereabouts(self) -> shapes.Whereabouts | None:
+        """Address and security groups of the node; None off EC2, or where nobody tells."""
+        wanted = [metadata.ADDRESS, metadata.GROUPS]
+        found = await metadata.facts(self._values[rows.METADATA_ENDPOINT], wanted, threads=self._threads)
+        return shapes.whereabouts(found.get(metadata.ADDRESS, ""), found.get(metadata.GROUPS, ""))
+
     async def _fact(self, name: str) -> str:
         if self._asking is None or (self._asking.done() and not self._told()):
             self._asking = asyncio.ensure_future(self._facts())

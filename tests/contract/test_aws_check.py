@@ -66,6 +66,28 @@ class TestCheck:
         assert list(found) == ["credentials"]
         assert "AWS_SECRET_ACCESS_KEY" in found["credentials"]
 
+    @pytest.mark.parametrize(
+        ("groups", "reached"), [((), False), (("sg-0123456789abcdef0",), True), (("sg-0123456789abcdef1",), False)]
+    )
+    async def test_a_group_that_lets_others_in(self, aws: World, groups: tuple[str, ...], reached: bool) -> None:
+        """Rules are held against the node's own address and groups, where its metadata tells them."""
+        backend = aws.ec2.backend
+        vpc = next(iter(backend.subnets["eu-west-1a"].values())).vpc_id
+        shut = backend.create_security_group("shut", "others only", vpc_id=vpc)
+        nodes = backend.create_security_group("nodes", "nodes", vpc_id=vpc)
+        for protocol, port in (("tcp", "15150"), ("udp", "4789")):
+            elsewhere = [{"CidrIp": "192.0.2.0/24"}]
+            backend.authorize_security_group_ingress(shut.id, protocol, port, port, elsewhere)
+            source = [{"GroupId": nodes.id}]
+            backend.authorize_security_group_ingress(shut.id, protocol, port, port, [], source_groups=source)
+        mine = tuple(nodes.id if one.endswith("0") else one for one in groups)
+        with Wire(Imds(region=aws.ec2.region, subnet="", groups=mine)) as wire:
+            found = await wrong(aws.make(AWS_SG_IDS=str(shut.id), AWS_EC2_METADATA_SERVICE_ENDPOINT=wire.url))
+        if reached:
+            assert "security groups" not in found
+        else:
+            assert "from the node (10.0.0.10)" in found["security groups"]
+
     async def test_nothing_is_wrong_and_nothing_is_made(self, aws: World) -> None:
         assert await wrong(aws.make(EXTERNAL_NETWORK_VIA_PODVM="true", USE_PUBLIC_IP="true")) == {}
         assert aws.ec2.ledger.made == {}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from caa.errors import InvalidRequest, Misconfigured
+from caa.errors import CapacityError, InvalidRequest, Misconfigured
 from caa.model.ids import InstanceId
 from caa.model.instance import Sizing
 from caa.provider.choose import choose
@@ -92,6 +92,20 @@ class TestAcceptance:
         assert {one.name for one in types} == {"m6a.large", "c6a.xlarge"}
         with pytest.raises(Misconfigured, match="DISABLECVM"):
             await driver.create(launch(instance_type="m5.large"))
+        await driver.close()
+
+    async def test_a_confidential_pod_never_falls_back_to_a_type_without_a_tee(self, aws: World) -> None:
+        aws.ec2.faults.full = {("m6a.large", "")}
+        driver = aws.make(FALLBACK_TYPES="m5.large,c6a.large")
+        made = await driver.create(launch())
+        assert made.instance_type == "c6a.large"
+        assert aws.ec2.last_launch()["CpuOptions.AmdSevSnp"] == "enabled"
+        await driver.delete(made.id)
+        await driver.close()
+        driver = aws.make(FALLBACK_TYPES="m5.large")
+        with pytest.raises(CapacityError):
+            await driver.create(launch("podvm-web-99999999"))
+        assert "m5.large" not in [one.request.form.get("InstanceType") for one in aws.wire.journal]
         await driver.close()
 
     @pytest.mark.parametrize(

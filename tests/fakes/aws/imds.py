@@ -18,6 +18,7 @@ class Imds:
         nic = f"network/interfaces/macs/{MAC}"
         self._facts = {
             "placement/region": region,
+            "local-ipv4": "10.0.0.10",
             "mac": MAC,
             f"{nic}/subnet-id": subnet,
             f"{nic}/security-group-ids": "\n".join(groups),

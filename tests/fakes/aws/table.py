@@ -50,7 +50,6 @@ TABLE = FaultTable(
     began=lambda aws: aws.ec2.began,
     places=_places,
     missing=("PODVM_AMI_ID", "AWS_SUBNET_ID", "AWS_SG_IDS"),
-    unset={"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9"},
 )
 
 

@@ -39,6 +39,7 @@ class World(any_cloud.World):
             "AWS_ENDPOINT_URL_EC2": self.wire.url,
             "AWS_ENDPOINT_URL_STS": self.wire.url,
             "AWS_ENDPOINT_URL_SERVICE_QUOTAS": self.wire.url,
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9",  # nobody: the node is not on EC2
             "PODVM_AMI_ID": self.ec2.ami,
             "AWS_SUBNET_ID": self.ec2.subnets[0],
             "AWS_SG_IDS": self.ec2.group,

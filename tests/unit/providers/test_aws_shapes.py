@@ -138,6 +138,33 @@ def test_rules_of_security_groups(rule: dict[str, Any], lets: bool) -> None:
     assert shapes.lets_in([{"IpPermissions": [rule]}], "tcp", port=15150) is lets
 
 
+NODE = shapes.Whereabouts("10.0.0.10", frozenset({"sg-1"}))
+
+
+@pytest.mark.parametrize(
+    ("sources", "lets"),
+    [
+        ({"IpRanges": [{"CidrIp": "10.0.0.0/16"}]}, True),
+        ({"IpRanges": [{"CidrIp": "0.0.0.0/0"}]}, True),
+        ({"IpRanges": [{"CidrIp": "192.0.2.0/24"}, {"CidrIp": "10.0.0.11/32"}]}, False),
+        ({"UserIdGroupPairs": [{"GroupId": "sg-1"}]}, True),
+        ({"UserIdGroupPairs": [{"GroupId": "sg-2"}]}, False),
+        ({"PrefixListIds": [{"PrefixListId": "pl-1"}]}, True),
+        ({}, False),
+    ],
+)
+def test_a_rule_has_to_be_about_the_node_where_it_is_known(sources: dict[str, object], lets: bool) -> None:
+    groups = [{"IpPermissions": [{"IpProtocol": "-1", **sources}]}]
+    assert shapes.lets_in(groups, "tcp", port=15150, node=NODE) is lets
+    assert shapes.lets_in(groups, "tcp", port=15150)
+
+
+def test_metadata_that_tells_no_address() -> None:
+    assert shapes.whereabouts("10.0.0.10", "sg-1\nsg-2") == shapes.Whereabouts("10.0.0.10", frozenset({"sg-1", "sg-2"}))
+    assert shapes.whereabouts("", "sg-1") is None
+    assert shapes.whereabouts("<html>", "") is None
+
+
 class TestRequests:
     def test_device_names(self) -> None:
         names = translate.device_names(52)
