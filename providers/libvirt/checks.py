@@ -53,7 +53,8 @@ def _tried(subject: str, look: Look, *, remedy: str) -> Finding:
 
 
 def _error(subject: str, error: ProviderError | str, *, remedy: str) -> Finding:
-    return Finding(severity=Severity.ERROR, subject=subject, detail=str(error), remedy=remedy)
+    detail = str(error).removeprefix(f"{subject}: ")
+    return Finding(severity=Severity.ERROR, subject=subject, detail=detail, remedy=remedy)
 
 
 def _warning(subject: str, detail: str, *, remedy: str) -> Finding:
