@@ -1,7 +1,8 @@
 """Pod VMs as Azure virtual machines.
 
-Read `translate.py` (what is asked of Azure) and `shapes.py` (what it answers), then `fleet.py`, then `provider.py`.
-`client.py` alone knows the SDK. `docs/providers/azure.md` is for operators.
+Read `translate.py` (what is asked of Azure), `shapes.py` (what it answers) and `codes.py` (what its errors mean), then
+`fleet.py`, then `provider.py`. `client.py` alone knows the SDK; `rights.py` has what the identity has to be allowed.
+`docs/providers/azure.md` is for operators.
 """
 
 from caa.config.load import Settings

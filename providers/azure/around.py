@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -90,7 +90,9 @@ class Surroundings:
         now = self._clock.now()
         kept = self._images.get(name)
         if kept is None or now - kept[0] > _KEPT:
-            kept = self._images[name] = (now, await self._ask_image(name))
+            kept = (now, await self._ask_image(name))
+            fresh = {key: one for key, one in self._images.items() if now - one[0] <= _KEPT}  # pods may name many
+            self._images = {**fresh, name: kept}
         return kept[1]
 
     async def public_key(self) -> str:
@@ -116,7 +118,8 @@ class Surroundings:
     async def _fetch(self) -> Sequence[InstanceType]:
         """One listing for all sizes; unknown ones are left out, `check` names them."""
         types = [shapes.instance_type(one, self._region) for one in await self.lines()]
-        return [one for one in types if one is not None]
+        spelt = [(name, name.lower()) for name in sorted(self.wanted_types())]  # Azure minds no case, choosing does
+        return [replace(one, name=name) for one in types if one for name, lower in spelt if lower == one.name.lower()]
 
     async def _ask_image(self, name: str) -> shapes.Image:
         asked, kept = translate.image_name(name, self._region), None

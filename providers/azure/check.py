@@ -69,7 +69,8 @@ async def _permissions(arm: Arm, values: Settings) -> list[Finding]:
         if lacking := rights.missing(actions, given):
             detail = f"not allowed on {scope}: {', '.join(lacking)}"
             remedy = f"give the identity the role of docs/providers/azure.md on {scope}"
-            found.append(checks.error("permissions", detail, remedy=remedy))
+            told = checks.warning if rights.FOR_PEOPLE.issuperset(lacking) else checks.error
+            found.append(told("permissions", detail, remedy=remedy))
     return found or [ok("permissions", "we may make, change and remove pod VMs and what belongs to them")]
 
 

@@ -26,6 +26,7 @@ _IN_GROUP = (
     f"{_NETWORK}/publicIPAddresses/read",
     f"{_NETWORK}/publicIPAddresses/delete",
 )
+FOR_PEOPLE = frozenset({f"{_COMPUTE}/virtualMachines/retrieveBootDiagnosticsData/action"})  # pods start without
 _WITH_ADDRESSES = (f"{_NETWORK}/publicIPAddresses/write", f"{_NETWORK}/publicIPAddresses/join/action")
 
 

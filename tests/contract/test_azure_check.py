@@ -92,6 +92,11 @@ async def test_a_right_to_write_that_is_missing_is_named_before_the_first_pod(
         assert "/resourceGroups/pods" in finding.remedy
 
 
+async def test_a_right_that_only_the_console_needs_is_no_error(azure: World) -> None:
+    azure.azure.role.listed.discard("Microsoft.Compute/virtualMachines/retrieveBootDiagnosticsData/action")
+    assert [found.severity for found in (await told(azure))["permissions"]] == [Severity.WARNING]
+
+
 async def test_rights_that_cannot_be_listed_are_no_error(azure: World) -> None:
     azure.azure.role.listed.discard("Microsoft.Authorization/permissions/read")
     [finding] = (await told(azure))["permissions"]

@@ -213,6 +213,19 @@ async def test_a_managed_image_is_for_ordinary_pod_vms(azure: World) -> None:
     await one.close()
 
 
+async def test_sizes_are_known_in_any_spelling(azure: World) -> None:
+    """Azure takes them in any case; the operator's spelling is what pods and messages see."""
+    one = azure.make(AZURE_INSTANCE_SIZE="standard_dc2as_v5", AZURE_INSTANCE_SIZES="STANDARD_DC4AS_V5")
+    assert {found.name: found.vcpus for found in await one.instance_types()} == {
+        "standard_dc2as_v5": 2,
+        "STANDARD_DC4AS_V5": 4,
+    }
+    made = await one.create(launch())
+    assert made.instance_type == "standard_dc2as_v5"
+    await one.delete(made.id)
+    await one.close()
+
+
 async def test_restrictions_of_a_size_count_before_anything_is_paid_for(azure: World) -> None:
     """Of the zones the subscription may use the size in 2 and 3; of the regions not in this one."""
     ordinary = {"DISABLECVM": "true", "AZURE_INSTANCE_SIZE": "Standard_D16s_v5"}

@@ -53,8 +53,8 @@ class Quota:
     def _used(self, bodies: Iterable[dict[str, Any]]) -> dict[str, int]:
         found: dict[str, int] = {}
         for one in bodies:
-            size = one["properties"]["hardwareProfile"]["vmSize"]
-            names = (_SPOT,) if one["properties"].get("priority") == "Spot" else ("cores", family(size))
-            for name in names:
-                found[name] = found.get(name, 0) + self.site.sizes[size].vcpus
+            name, size = self.site.size(one["properties"]["hardwareProfile"]["vmSize"])
+            names = (_SPOT,) if one["properties"].get("priority") == "Spot" else ("cores", family(name))
+            for usage in names:
+                found[usage] = found.get(usage, 0) + size.vcpus
         return found

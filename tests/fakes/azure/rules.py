@@ -90,6 +90,11 @@ class Site:
     def nsg(self) -> str:
         return f"{self.base}/Microsoft.Network/networkSecurityGroups/pods"
 
+    def size(self, name: str) -> tuple[str, Size]:
+        """A line of the catalogue under its own name; case does not count. Raises `LookupError`."""
+        key = {one.lower(): one for one in self.sizes}[name.lower()]
+        return key, self.sizes[key]
+
     def find_image(self, name: str) -> Mapping[str, Any] | None:
         """The definition behind an image id or a version's."""
         wanted, _, version = name.lower().partition("/versions/")
@@ -131,9 +136,10 @@ def refuse_launch(site: Site, name: str, body: Mapping[str, Any]) -> None:
 
 
 def _size(site: Site, name: str, zones: Sequence[str]) -> Size:
-    size = site.sizes.get(name)
-    if size is None:
-        raise Refused("InvalidParameter", f"The value {name} provided for the VM size is not valid.")
+    try:
+        _, size = site.size(name)
+    except LookupError as error:
+        raise Refused("InvalidParameter", f"The value {name} provided for the VM size is not valid.") from error
     if size.restricted == "location":
         raise Refused("SkuNotAvailable", f"The requested size {name} is not available in {site.region}.", status=409)
     if len(zones) > 1 or any(one not in size.zones or one == size.restricted for one in zones):

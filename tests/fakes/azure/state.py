@@ -86,7 +86,7 @@ class Estate:
             raise Refused("ConflictingUserInput", words, status=409)
         operation = self.operation(self.delays.power if failed[0] else self.delays.made, failed)
         vm = self.vms[name.lower()] = Vm(name, body, operation, failed=failed)
-        size = self._site.sizes[body["properties"]["hardwareProfile"]["vmSize"]]
+        _, size = self._site.size(body["properties"]["hardwareProfile"]["vmSize"])
         self._ledger.add(Resource(kind="vm", id=name, cost=size.price, tags=body.get("tags") or {}))
         self._hold_disks(body, self.id_of("Compute", "virtualMachines", name))
         self.advance()
