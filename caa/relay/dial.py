@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 
 
 # A VM that boots drops the first packets; a new attempt finds it sooner than the kernel's own repeats at 1, 3, 7 s.
-CONNECT_SECONDS = 2.0
+# Every fourth one waits for longer, so that a path with a round trip of a second works too.
+CONNECT_SECONDS, _SOON_SECONDS, _SOON = 2.0, 0.4, 3
 # A forwarder that has been spoken to answers soon, so silence in a later handshake is another cut: a call waits for us.
 AGAIN_SECONDS = 3.0
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 1.0
+_BOOT_PAUSE = 0.1  # a VM that refuses is up, and its forwarder will be in a moment: a pod waits for it
 
 
 class Target:
@@ -78,6 +80,7 @@ class Dialler:
         "_target",
         "_timer",
         "_tls",
+        "_tries",
         "_try",
     )
 
@@ -95,6 +98,7 @@ class Dialler:
         self._greeter: Greeter | None = None
         self._session: Session | None = None
         self._again = self._holds = False
+        self._tries = 0
         self._began = self._try = loop.now()
         self._deadline = loop.later(seconds, self._too_late)
         self._timer: Timer = loop.later(0, self._connect)
@@ -168,7 +172,7 @@ class Dialler:
         self._address = (self._address + 1) % len(self._target.addresses)
         pause = 0.0
         if self._address == 0:
-            pause, self._pause = self._pause, min(self._pause * 2, LONGEST_PAUSE)
+            pause, self._pause = self._pause, min(self._pause * 2, LONGEST_PAUSE if self._again else _BOOT_PAUSE)
         self._timer = self._loop.later(pause, self._connect)
 
     def _refuse(self, code: int, why: str) -> None:
@@ -185,11 +189,13 @@ class Dialler:
         except OSError as error:
             self._failed(error)
             return
-        self._timer = self._loop.later(CONNECT_SECONDS, self._no_connection)
+        self._tries += 1
+        seconds = CONNECT_SECONDS if self._again or self._tries % (_SOON + 1) == 0 else _SOON_SECONDS
+        self._timer = self._loop.later(seconds, lambda: self._no_connection(seconds))
         self._loop.add(self._sock.fileno(), OUT, owner=self)
 
-    def _no_connection(self) -> None:
-        self._failed(TimeoutError(f"no connection within {CONNECT_SECONDS:g} s"))
+    def _no_connection(self, seconds: float) -> None:
+        self._failed(TimeoutError(f"no connection within {seconds:g} s"))
 
     def crashed(self) -> None:
         """A handler of ours failed: end."""
