@@ -136,7 +136,7 @@ class Sdk:
     def _clients(self, access: Access) -> "_Clients":
         kept = self._kept
         if kept is None or kept[0] != access:
-            kept = self._kept = (access, _Clients(access))
+            kept = self._kept = (access, _made(access))
         return kept[1]
 
 
@@ -210,6 +210,18 @@ class _Clients:
         made = kind(credentials=self._credentials, client_options=options)
         _with_room(made.transport._session, access)
         return made
+
+
+def _made(access: Access) -> _Clients:
+    """Clients. Raises `CredentialsError`, which never holds the text, for credentials that cannot be read."""
+    try:
+        return _Clients(access)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if not access.credentials:
+            raise
+        raise CredentialsError(
+            f"GCP_CREDENTIALS is not complete or not valid ({type(error).__name__}): paste the whole key file"
+        ) from None
 
 
 def _with_room(session: Any, access: Access) -> Any:

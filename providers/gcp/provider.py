@@ -84,12 +84,13 @@ class GcpProvider:
 
     async def create(self, request: LaunchRequest) -> Instance:
         """Find the instance of this name, or make it in the first place that has room."""
-        async with self._lock(f"create {request.name}"), self._pacing.creating():
+        async with self._lock(f"create {request.name}"):
             plan, candidates = await self.plan(request)
             if found := await self._fleet.existing(plan):
                 return await self._fleet.ready(plan, [found])
-            await self._free(request)
-            return await first_with_room(candidates, lambda place: self._fleet.launch(plan, place), full=self._full)
+            await self._free(request)  # which may take minutes, so nobody else's place is taken meanwhile
+            async with self._pacing.creating():
+                return await first_with_room(candidates, lambda place: self._fleet.launch(plan, place), full=self._full)
 
     async def delete(self, instance: InstanceId) -> None:
         """Delete and wait until it is gone. Root disk and addresses go with it, data volumes stay."""

@@ -1,5 +1,6 @@
 """Every kind of credentials, for every client, on the wire; and each exchanged while the node runs."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -143,4 +144,28 @@ async def test_a_withdrawn_key_is_told_and_not_shown(gcp: World) -> None:
     with pytest.raises(CredentialsError, match="GCP_CREDENTIALS") as caught:
         await one.create(launch())
     assert "PRIVATE KEY" not in str(caught.value)
+    await one.close()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"private_key": "-----BEGIN PRIVATE KEY-----\ns3cret\n-----END PRIVATE KEY-----\n"},
+        {"private_key": None},
+        {"client_email": None},
+        {"token_uri": None},
+        {"type": "external_account"},
+        {"type": "external_account", "credential_source": {"executable": {"command": "/bin/s3cret"}}},
+        {"type": "authorized_user"},
+    ],
+    ids=str,
+)
+async def test_broken_ones_are_told_as_such_and_not_shown(gcp: World, broken: dict[str, object]) -> None:
+    """And no program is ever run for them."""
+    info = {key: value for key, value in (json.loads(key_file(gcp.wire.url)) | broken).items() if value is not None}
+    one = gcp.make(GCP_CREDENTIALS=json.dumps(info))
+    with pytest.raises(CredentialsError, match="GCP_CREDENTIALS is not complete or not valid") as caught:
+        await one.create(launch())
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__cause__ is None
     await one.close()

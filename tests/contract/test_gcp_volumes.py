@@ -120,3 +120,16 @@ async def test_volumes_that_no_zone_of_ours_has_together(gcp: World) -> None:
     assert "disks/pvc-2 in europe-west3-b and europe-west3-c): name theirs in GCP_ZONE" in str(caught.value)
     assert not gcp.cloud.inserts
     await one.close()
+
+
+async def test_who_waits_for_a_volume_takes_nobodys_place(gcp: World) -> None:
+    volume = gcp.cloud.make_disk(ZONE, "pvc-1")
+    gcp.cloud.disk(ZONE, "pvc-1")["users"] = ["other"]
+    one = gcp.make(CLOUD_CREATES_AT_ONCE="1")
+    waiting = asyncio.ensure_future(one.create(launch(volumes=(volume,))))
+    other = await one.create(launch("podvm-web-99999999"))
+    assert not waiting.done()
+    gcp.cloud.disk(ZONE, "pvc-1")["users"] = []
+    for each in (other, await waiting):
+        await one.delete(each.id)
+    await one.close()
