@@ -33,5 +33,5 @@ def test_an_old_kernel_is_named() -> None:
 
 
 def test_where_no_namespace_can_be_made() -> None:
-    with pytest.raises(ConfigError, match="no user namespace can be made .*: build on a machine of the image's arch"):
+    with pytest.raises(ConfigError, match=r"no user namespace can be made .*: build on a machine of the image's arch"):
         emulate.run(["no-such-program"], env=ENV, timeout=20)
