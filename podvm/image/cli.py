@@ -1,6 +1,7 @@
 """The commands of `python -m podvm.image`."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +60,8 @@ def _publish(arguments: argparse.Namespace) -> None:
     file = str(arguments.image).removesuffix(".raw") + convert.FORMS[form][0]
     places = {name: value for name, _, value in pairs}
     lines = publish.commands(arguments.provider, arguments.name, file=file, places=places)
-    sys.stdout.write(f"python -m podvm.image convert {arguments.image} --format {form}\n" + "\n".join(lines) + "\n")
+    image = shlex.quote(str(arguments.image))
+    sys.stdout.write(f"python -m podvm.image convert {image} --format {form}\n" + "\n".join(lines) + "\n")
 
 
 def _customize(arguments: argparse.Namespace) -> None:

@@ -24,8 +24,11 @@ def convert(raw: Path, form: str, *, to: Path | None = None) -> Path:
     suffix, write = FORMS[form]
     target = to or raw.with_name(raw.name.removesuffix(".raw") + suffix)
     new = target.with_name(f".{target.name}.new")
-    write(raw, new)
-    new.replace(target)
+    try:
+        write(raw, new)
+        new.replace(target)
+    finally:
+        new.unlink(missing_ok=True)  # half an image, when the disk is full
     return target
 
 

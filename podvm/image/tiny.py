@@ -52,7 +52,7 @@ class Tiny:
 
 def build(cache: Path, *, kernel_package: Path | None = None) -> Tiny:
     """Build it in `cache`/tiny; `kernel_package` replaces apt's. Raises `ConfigError`, `Unavailable`."""
-    with locked(cache):
+    with locked(cache / "kernel"):  # not the whole cache: the demo shall not wait for a big image's ten minutes
         return _build(cache, kernel_package or kernel.fetch(cache / "kernel"))
 
 

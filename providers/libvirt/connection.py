@@ -13,7 +13,7 @@ from typing import Any
 import libvirt
 import structlog
 
-from caa.errors import ProviderError
+from caa.errors import Misconfigured, ProviderError
 from providers.libvirt.faults import NO_SUPPORT, ConnectionLost, sorted_error
 
 _log = structlog.get_logger(__name__)
@@ -99,7 +99,10 @@ class Connection:
         message = str(error)
         if connection is not None and not _alive(connection):
             return ConnectionLost(f"the connection to libvirt was lost (LIBVIRT_URI): {message}")
-        return sorted_error(error.get_error_code() or 0, error.get_error_domain() or 0, message=message)
+        found = sorted_error(error.get_error_code() or 0, error.get_error_domain() or 0, message=message)
+        if connection is None and "LIBVIRT_URI" not in str(found):
+            return Misconfigured(f"LIBVIRT_URI: libvirt cannot open it: {message}")
+        return found
 
 
 def _fulfil(promise: "Future[Any]", act: Callable[[], Any]) -> None:

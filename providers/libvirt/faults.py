@@ -62,6 +62,8 @@ _KERNEL_TEXTS: Sequence[str] = (  # hw/i386/x86.c, hw/arm/boot.c and hw/core/loa
     "could not load initial ram disk",
 )
 _RIGHTS_TEXTS: Sequence[str] = ("host key verification failed", "authentication failed", "access denied")
+_IMAGE_TEXTS: Sequence[str] = ("could not open backing",)
+_FOLDER_TEXTS: Sequence[str] = ("failed to create file", "cannot open directory", "read-only file system")
 _IN_USE_TEXTS: Sequence[str] = ('failed to get "write" lock', 'failed to get shared "write" lock')
 _LOST_TEXTS: Sequence[str] = (
     "client socket is closed",
@@ -117,6 +119,15 @@ def sorted_error(code: int, domain: int, *, message: str) -> ProviderError:
             "LIBVIRT_KERNEL, LIBVIRT_INITRD: QEMU cannot load them; they are paths on the libvirt host, of a kernel "
             f"for its architecture and an initramfs: {message}"
         )
+    if _has(low, _IMAGE_TEXTS):
+        return Misconfigured(
+            "the image (LIBVIRT_VOL_NAME, or the annotation image) cannot be opened, or lies on a file that is not "
+            f"there: see qemu-img info --backing-chain on the libvirt host: {message}"
+        )
+    if _has(low, _FOLDER_TEXTS):
+        return Misconfigured(f"the storage pool's folder cannot be used (LIBVIRT_POOL): {message}")
+    if "cannot set cpu affinity" in low:
+        return Misconfigured(f"LIBVIRT_CPUSET: the libvirt host has none of these CPUs: {message}")
     if "unable to find any firmware" in low or "unable to find 'efi' firmware" in low:
         return Misconfigured(f"LIBVIRT_EFI_FIRMWARE: {message}; install a UEFI firmware (ovmf) on the libvirt host")
     kind, about = _KINDS.get(code, (ProviderError, ""))

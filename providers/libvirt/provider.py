@@ -135,7 +135,10 @@ class LibvirtProvider:
         for name, volume in domain.volumes(self._site, record, image=parts.image, seed_size=len(content)):
             await self._call(partial(host.make_volume, pool, name, document=volume))
         await self._call(lambda: host.upload(pool, record.seed, content=content))
-        await self._call(lambda: host.start(record.uuid))
+        try:
+            await self._call(lambda: host.start(record.uuid))
+        except ProviderError as error:
+            raise translate.blamed(self._site, error) from error
         _log.info("the VM runs, its address is waited for", instance=record.name)
         return await self._ready(record)
 

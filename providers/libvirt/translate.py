@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from types import MappingProxyType
 from xml.etree import ElementTree
 
-from caa.errors import InstanceTypeError, InvalidRequest, ProviderError
+from caa.errors import InstanceTypeError, InvalidRequest, Misconfigured, ProviderError
 from caa.model.ids import InstanceId, SandboxId
 from caa.model.instance import InitdataDigest, InstanceState, InstanceType, IPAddress, Tee
 from caa.provider.contract import Instance, LaunchRequest, Owner
@@ -199,6 +199,15 @@ def refuse_format(name: str, form: str) -> None:
         raise InvalidRequest(
             f"the data volume {name} holds {form}, or a guest has written that into it: data volumes have to be raw"
         )
+
+
+def blamed(site: Site, error: ProviderError) -> ProviderError:
+    """The error of a start; the setting is named whose path on the libvirt host libvirt or QEMU complains about."""
+    said = str(error)
+    for setting, path in (("LIBVIRT_EFI_VARS", site.firmware_vars), ("LIBVIRT_EFI_FIRMWARE", site.firmware)):
+        if type(error) is ProviderError and path.startswith("/") and path in said:
+            return Misconfigured(f"{setting}: it is no firmware on the libvirt host that libvirt can use: {said}")
+    return error
 
 
 def is_instance(instance: str) -> bool:

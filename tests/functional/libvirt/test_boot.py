@@ -287,6 +287,23 @@ async def test_machines_that_start(driver: Any, request_of: Any, settings: dict[
     nothing_left()
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"LIBVIRT_EFI_FIRMWARE": "/nowhere/OVMF.fd"}, "LIBVIRT_EFI_FIRMWARE: "),
+        (
+            {"LIBVIRT_EFI_FIRMWARE": "/usr/share/OVMF/OVMF_CODE_4M.fd", "LIBVIRT_EFI_VARS": "/nowhere/VARS.fd"},
+            "LIBVIRT_EFI_VARS: ",
+        ),
+        ({"LIBVIRT_CPUSET": "4000-4001"}, "LIBVIRT_CPUSET: "),
+    ],
+)
+async def test_what_the_host_has_not(driver: Any, request_of: Any, settings: dict[str, str], named: str) -> None:
+    """The error names the setting, as the operator has no other way to it."""
+    with pytest.raises(Misconfigured, match=named):
+        await driver(**settings).create(request_of(NAME))
+
+
 @pytest.mark.parametrize("launch", ["sev", "sev-snp", "tdx"])
 async def test_confidential_vms_are_refused_here(driver: Any, request_of: Any, launch: str, nothing_left: Any) -> None:
     """This host has none of the kinds: a clear error, and never an ordinary VM instead."""

@@ -86,8 +86,9 @@ def test_there_is_no_daemon() -> None:
         pass
 
 
-def test_there_is_no_such_driver() -> None:
-    with pytest.raises(ProviderError), Connection("nonsense:///system").work():
+@pytest.mark.parametrize("uri", ["nonsense:///system", "test:///nowhere.xml", "qemu:///nowhere?socket=/nowhere"])
+def test_an_address_that_leads_nowhere_is_named(uri: str) -> None:
+    with pytest.raises(ProviderError, match="LIBVIRT_URI"), Connection(uri).work():
         pass
 
 

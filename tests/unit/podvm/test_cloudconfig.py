@@ -71,6 +71,7 @@ def test_no_files(document: bytes) -> None:
         (b'write_files: [{path: /a, content: "\\ud800"}]', "user data"),
         (b"[" * 100_000, "nested deeper"),
         (b"- " * 50_000, "nested deeper"),
+        (b"write_files:\n" + b"- path: /a\n" * 1001, "line 2: write_files has 1001 items, allowed are 1000"),
     ],
 )
 def test_everything_else_is_refused_with_line_and_key(document: bytes, text: str) -> None:

@@ -74,6 +74,16 @@ SEEN = [
         ProviderUnavailable,
         "another VM uses one of its volumes",
     ),
+    (
+        1,
+        18,
+        "internal error: Child process (qemu-img create) unexpected exit status 1: Could not open backing image",
+        Misconfigured,
+        "LIBVIRT_VOL_NAME",
+    ),
+    (38, 18, "Failed to create file '/pool/x-console.log': No such file or directory", Misconfigured, "LIBVIRT_POOL"),
+    (38, 18, "cannot open directory '/pool': No such file or directory", Misconfigured, "LIBVIRT_POOL"),
+    (38, 0, "cannot set CPU affinity on process 5072: Invalid argument", Misconfigured, "LIBVIRT_CPUSET"),
     (1, 10, "something new", ProviderError, "something new"),
 ]
 

@@ -40,6 +40,20 @@ def test_a_wrong_format_is_named(raw: Path) -> None:
         convert.convert(raw, "iso")
 
 
+@pytest.mark.parametrize("form", ["tar", "raw"])
+def test_a_full_disk_leaves_no_half_image(raw: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    suffix, write = convert.FORMS[form]
+
+    def full(image: Path, to: Path) -> None:
+        write(image, to)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(convert, "FORMS", {form: (suffix, full)})
+    with pytest.raises(OSError, match="No space"):
+        convert.convert(raw, form)
+    assert list(raw.parent.iterdir()) == [raw]
+
+
 def test_a_missing_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no image"):
         convert.convert(tmp_path / "none.raw", "raw")
