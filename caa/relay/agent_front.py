@@ -61,6 +61,7 @@ class AgentFront:
             raise Refused(INVALID_ARGUMENT, f"no address for sandbox {sandbox}")
         link = self._links.get(sandbox)
         if link is not None and link.target.same_peer(target):
+            target.volumes = link.target.volumes or target.volumes  # a node that lost its store knows none
             if link.connected():
                 link.target = target
                 waiter.done()

@@ -105,6 +105,20 @@ def test_a_successor_goes_on_telling(start_relay: Any, open_pod: Any, shim: Any,
     assert received(agent) == [told("a"), told("b")]
 
 
+def test_a_node_that_has_lost_its_records_takes_nothing_away(
+    start_relay: Any, open_pod: Any, shim: Any, agent: Any
+) -> None:
+    """It opens the link again, for new certificates, and knows no volumes; then another relay takes over."""
+    old = start_relay()
+    open_pod(old)
+    open_pod(old, b"")
+    client = shim(old.agent_socket())
+    start_relay()
+    assert old.process.child.wait(10) == 0
+    assert client.call("CreateContainer", request("a"))[0] == OK
+    assert received(agent) == [told("a")]
+
+
 def test_a_request_that_is_no_message_is_refused(relay: Any, open_pod: Any, shim: Any, agent: Any) -> None:
     open_pod(relay)
     client = shim(relay.agent_socket())
