@@ -62,13 +62,15 @@ async def test_two_hundred_at_once(load: LoadTable, world: World) -> None:
 @each_cloud
 async def test_two_nodes_that_ask_for_more_than_the_account_has(load: LoadTable, world: World) -> None:
     """The account's limit is below what both are set to: throttled, they wait, and all of them start."""
-    world.faults.calls_per_second, world.faults.retry_after = 60, load.retry_after
+    limit = 60.0
+    world.faults.calls_per_second, world.faults.retry_after = limit, load.retry_after
     nodes = [driver(load, world), driver(load, world)]
     names = [[f"podvm-{node}-{number:08x}" for number in range(20)] for node in "ab"]
     made = await asyncio.gather(
         *(node.create(launch(name)) for node, mine in zip(nodes, names, strict=True) for name in mine)
     )
-    assert world.wire.calls(fault=Fault.THROTTLED)
+    # On a machine that has no time for as many calls a second as are allowed there is nothing to throttle.
+    assert world.wire.calls(fault=Fault.THROTTLED) or busiest(world, 1.0) <= limit
     assert world.ledger.made[load.table.kind] == len(made) == 40
     world.faults.calls_per_second = 0
     await asyncio.gather(*(nodes[0].delete(instance.id) for instance in made))
