@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from caa.config.load import Settings
 from caa.config.node import EXTERNAL_NETWORK_VIA_PODVM
-from caa.errors import Gone, Misconfigured
+from caa.errors import CredentialsError, Gone, Misconfigured
 from caa.model.instance import Finding, LaunchRequest
 from caa.provider import checks
 from caa.provider.capacity import Place
@@ -33,10 +33,18 @@ async def findings(gce: Gce, around: Surroundings, *, values: Settings, plan: Pl
         ("instance types", lambda: _types(around, values)),
         ("accelerators", lambda: _accelerators(around, values)),
         ("subnetwork", lambda: _subnetworks(gce, around, values=values)),
-        ("firewall", lambda: _firewall(gce, values)),
-        ("quota", lambda: _quota(gce, around, values=values)),
+        ("firewall", lambda: _unless_denied("firewall", _firewall(gce, values))),
+        ("quota", lambda: _unless_denied("quota", _quota(gce, around, values=values))),
         page="gcp.md",
     )
+
+
+async def _unless_denied(subject: str, found: Awaitable[list[Finding]]) -> list[Finding]:
+    """What only the check reads: without the right to read it pods start all the same."""
+    try:
+        return await found
+    except CredentialsError as error:
+        return [checks.warning(subject, f"not known: {error}", remedy="give the right, or see to it by yourself")]
 
 
 async def _image(gce: Gce, plan: Plan) -> list[Finding]:
@@ -75,13 +83,14 @@ async def _subnetworks(gce: Gce, around: Surroundings, *, values: Settings) -> l
         for network, subnetwork in named
         for zone in around.zones()
     }
-    found = [
-        (await _subnetwork(gce, path), await rights.subnetwork(gce, path, values=values)) for path in sorted(paths)
-    ]
-    return [finding for pair in found for finding in pair]
+    found: list[Finding] = []
+    for one in sorted(paths):
+        found += await _unless_denied("subnetwork", _subnetwork(gce, one))
+        found.append(await rights.subnetwork(gce, one, values=values))
+    return found
 
 
-async def _subnetwork(gce: Gce, path: str) -> Finding:
+async def _subnetwork(gce: Gce, path: str) -> list[Finding]:
     _, project, _, region, _, name = path.split("/")
     try:
         found = await gce.call(
@@ -92,10 +101,10 @@ async def _subnetwork(gce: Gce, path: str) -> Finding:
         raise Misconfigured(f"{error}; {told}") from error
     free = _free(found)
     if free is None:
-        return ok("subnetwork", f"{name} in {region} has the range {found.get('ipCidrRange', '')}")
+        return [ok("subnetwork", f"{name} in {region} has the range {found.get('ipCidrRange', '')}")]
     detail = f"{name} in {region} has {free} free addresses"
     remedy = "take a larger GCP_SUBNETWORK, or name zones of other regions in FALLBACK_ZONES"
-    return checks.left("subnetwork", detail, count=free, remedy=remedy)
+    return [checks.left("subnetwork", detail, count=free, remedy=remedy)]
 
 
 def _free(found: Mapping[str, object]) -> int | None:

@@ -7,7 +7,6 @@ from caa.model.instance import Severity
 from caa.provider.contract import Finding
 from caa.provider.rows import TAGS, USE_PUBLIC_IP
 from providers.gcp import settings as rows
-from providers.gcp import translate
 from providers.gcp.client import Gce
 from providers.gcp.surroundings import Surroundings
 
@@ -27,19 +26,17 @@ _ALWAYS = (
     "compute.instances.setLabels",
     "compute.instances.setMetadata",
     "compute.machineTypes.list",
-    "compute.regions.get",
     "compute.zoneOperations.get",
     "compute.zones.get",
 )
-_NETWORK = ("compute.networks.get", "compute.networks.getEffectiveFirewalls")
-_SUBNETWORK = ("compute.subnetworks.get", "compute.subnetworks.use")
+_SUBNETWORK = ("compute.subnetworks.use",)
 _IMAGE = ("compute.images.get", "compute.images.useReadOnly")
 _TAG = ("resourcemanager.tagValueBindings.create", "resourcemanager.tagValues.get")
 _ACT_AS = "iam.serviceAccounts.actAs"
 
 
 def of_project(values: Settings, custom: bool) -> tuple[str, ...]:
-    """What is needed in GCP_PROJECT_ID; `custom`: there are machine types that are in no list."""
+    """What a launch and its end need in GCP_PROJECT_ID; `custom`: there are machine types that are in no list."""
     tags = ("compute.instances.createTagBinding", "compute.disks.createTagBinding")
     further: tuple[tuple[bool, tuple[str, ...]], ...] = (
         (custom, ("compute.machineTypes.get",)),
@@ -53,14 +50,11 @@ def of_project(values: Settings, custom: bool) -> tuple[str, ...]:
 
 
 async def project(gce: Gce, around: Surroundings, *, values: Settings) -> list[Finding]:
-    """What we may do in our project, and in the one that the network is in."""
+    """What we may do in our project."""
     ours = values[rows.PROJECT]
-    host = translate.network_path(values[rows.NETWORK], ours).split("/")[1]
-    custom = any("-custom-" in one for one in around.wanted_types())
-    wanted: dict[str, tuple[str, ...]] = {ours: of_project(values, custom)}
-    wanted[host] = (*wanted.get(host, ()), *_NETWORK)
-    asked = {one: await _of_manager(gce, f"projects/{one}", wanted=names) for one, names in wanted.items()}
-    return [_finding(f"the project {one}", names, granted=asked[one]) for one, names in wanted.items()]
+    wanted = of_project(values, any("-custom-" in one for one in around.wanted_types()))
+    granted = await _of_manager(gce, f"projects/{ours}", wanted=wanted)
+    return [_finding(f"the project {ours}", wanted, granted=granted)]
 
 
 async def subnetwork(gce: Gce, path: str, *, values: Settings) -> Finding:
