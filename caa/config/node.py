@@ -96,7 +96,7 @@ EXTERNAL_NETWORK_VIA_PODVM: Setting[bool] = Setting(
     kind=BOOL,
     default=False,
     live=True,
-    help="Tell the forwarder that traffic leaving the cluster goes by a second interface; no driver makes one yet.",
+    help="Tell the forwarder that traffic leaving the cluster goes by a second interface; aws, azure and gcp make one.",
 )
 LINK_LOCAL_ALLOW: Setting[tuple[IPNetwork, ...]] = Setting(
     name="link_local_allow",

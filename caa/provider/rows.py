@@ -7,7 +7,8 @@ from typing import TypeVar
 
 from caa.config import kinds
 from caa.config.load import Settings
-from caa.config.setting import AnySetting, Setting
+from caa.config.setting import AnySetting, Kind, Setting
+from caa.errors import ConfigError
 from caa.provider.clock import Clock
 from caa.provider.pacing import Pacing, Rate
 
@@ -180,6 +181,18 @@ def pacing(settings: Settings, clock: Clock) -> Pacing:
     per_second = settings[CALLS_PER_SECOND]
     rate = Rate(per_second=per_second, burst=max(1, int(per_second)), creates=settings[CREATES_AT_ONCE])
     return Pacing(rate, clock)
+
+
+def refuse_zones(settings: Settings, kind: Kind[str]) -> None:
+    """Raise `ConfigError` for an item of FALLBACK_ZONES that is not of the kind of the cloud's own row for its zone."""
+    for one in settings[FALLBACK_ZONES]:
+        try:
+            kind.parse(one)
+        except ValueError as error:
+            allowed = kind.allowed.removesuffix(", or nothing")
+            raise ConfigError(
+                f"FALLBACK_ZONES: {one[:80]!r} is not valid here, each item has to be {allowed}"
+            ) from error
 
 
 def given(settings: Settings, row: Setting[T]) -> T:

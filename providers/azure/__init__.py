@@ -26,6 +26,7 @@ _REAL, _WAITS = RealClock(), Waits()
 def make(values: Settings, *, clock: Clock = _REAL, waits: Waits = _WAITS) -> Provider:
     """The driver for these settings. Raises `ConfigError`; no I/O, the SDK is imported with the first call."""
     refuse_illegal(values[rows.TAGS], limits=LIMITS)
+    rows.refuse_zones(values, settings.ZONE.kind)
     _refuse_conflicts(values)
     pacing = rows.pacing(values, clock)
     arm = Sdk(access(values, waits), pacing)

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_network
 
 from caa.config.load import Settings
-from caa.errors import CredentialsError
+from caa.errors import CredentialsError, Gone, Misconfigured
 from caa.model.instance import Finding, LaunchRequest
 from caa.provider import checks
 from caa.provider.capacity import Place
@@ -76,7 +76,10 @@ async def _permissions(arm: Arm, values: Settings) -> list[Finding]:
 
 async def _read_subnet(arm: Arm, values: Settings) -> Resource:
     parts = values[rows.SUBNET].strip("/").split("/")
-    return shapes.properties(await arm.read("network.subnets.get", parts[3], parts[7], parts[9]))
+    try:
+        return shapes.properties(await arm.read("network.subnets.get", parts[3], parts[7], parts[9]))
+    except Gone as error:
+        raise Misconfigured(f"{error}; see AZURE_SUBNET_ID") from error
 
 
 async def _subnet(arm: Arm, values: Settings) -> list[Finding]:
@@ -100,6 +103,8 @@ async def _group(arm: Arm, group: str, *, values: Settings) -> list[Finding]:
     parts = group.strip("/").split("/")
     try:
         found = shapes.properties(await arm.read("network.network_security_groups.get", parts[3], parts[7]))
+    except Gone as error:
+        raise Misconfigured(f"{error}; see AZURE_NSG_ID") from error
     except CredentialsError as error:
         remedy = f"let us read {group}, or see for yourself that it lets the worker nodes in"
         return [warning("security group", str(error), remedy=remedy)]

@@ -2,22 +2,24 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from caa.errors import CredentialsError, ProviderError, ProviderUnavailable
+from caa.errors import CredentialsError, Misconfigured, ProviderError, ProviderUnavailable
 from caa.provider.pacing import Pacing
 from caa.provider.waiting import to_the_end
-from providers.azure.refusals import NETWORK, STALE, of_error
+from providers.azure.refusals import KEYS, NETWORK, STALE, of_error
 
 T = TypeVar("T")
 
 Resource = Mapping[str, Any]  # in the shape of the REST API, camelCase
 
 _BAD = 400
+_OF_CERTIFICATES = ("deserialize", "The certificate must", "Malformed")  # words of the SDK about one that does not do
 _CONSOLE_LIMIT = 1 << 20
 
 
@@ -225,7 +227,7 @@ class Sdk:
         if self._clients is None:
             await asyncio.to_thread(_imported)  # half a second, in which the node's sockets go on answering
         if self._clients is None:
-            self._clients = _Clients(self._access)
+            self._clients = _made(self._access)
         return self._clients
 
 
@@ -263,6 +265,20 @@ def _imported() -> None:
     import azure.mgmt.network.aio  # noqa: F401
 
 
+def _made(access: Access) -> _Clients:
+    """The clients. Raises `Misconfigured` and `CredentialsError` for what the SDK would not even begin with."""
+    try:
+        if access.ca:
+            ssl.create_default_context(cafile=access.ca)
+    except OSError as error:
+        raise Misconfigured(f"AZURE_CA_BUNDLE: {access.ca} has no certificates ({type(error).__name__})") from None
+    try:
+        return _Clients(access)
+    except (OSError, ValueError) as error:  # of the certificate that the environment names
+        why = f"no token: {str(error).rstrip('.')[:200]}; see AZURE_CLIENT_CERTIFICATE_PATH"
+        raise CredentialsError(f"{why}, or {KEYS}") from None
+
+
 def credential(access: Access) -> Any:
     """Who we are, as the SDK's object: a service principal, a workload identity, or whatever the SDK's chain finds."""
     from azure.identity.aio import ClientSecretCredential, DefaultAzureCredential, WorkloadIdentityCredential
@@ -282,9 +298,14 @@ def credential(access: Access) -> Any:
             tenant_id=access.tenant, client_id=access.client_id, token_file_path=str(access.token_file), **common
         )
     # PowerShell's is left out: it starts a shell for each try.
-    return DefaultAzureCredential(
-        managed_identity_client_id=access.client_id or None, exclude_powershell_credential=True, **common
-    )
+    common |= {"managed_identity_client_id": access.client_id or None, "exclude_powershell_credential": True}
+    try:
+        return DefaultAzureCredential(**common)
+    except ValueError as error:
+        if any(word in str(error) for word in _OF_CERTIFICATES):
+            raise
+        # The SDK takes a key of the environment that is empty, as a ConfigMap's may be, for a value.
+        return DefaultAzureCredential(exclude_environment_credential=True, **common)
 
 
 def _plain(found: Any) -> Resource:

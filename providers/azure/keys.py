@@ -16,9 +16,13 @@ def read(path: Path) -> str:
     try:
         mode, text = stat.S_IMODE(path.stat().st_mode), path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"--ssh-key-path: {path} cannot be read ({type(error).__name__})") from error
+        raise Misconfigured(
+            f"AZURE_SSH_KEY_PATH (--ssh-key-path): {path} cannot be read ({type(error).__name__})"
+        ) from error
     if mode != stat.S_IRUSR | stat.S_IWUSR:
-        raise Misconfigured(f"--ssh-key-path: {path} has mode {mode:04o}, it has to be 0600")
+        raise Misconfigured(f"AZURE_SSH_KEY_PATH (--ssh-key-path): {path} has mode {mode:04o}, it has to be 0600")
     if not text.startswith(("ssh-rsa ", "ssh-ed25519 ")) or "\n" in text:
-        raise Misconfigured(f"--ssh-key-path: {path} is not one public key of type ssh-rsa or ssh-ed25519")
+        raise Misconfigured(
+            f"AZURE_SSH_KEY_PATH (--ssh-key-path): {path} is not one public key of type ssh-rsa or ssh-ed25519"
+        )
     return text

@@ -8,9 +8,10 @@ from caa.errors import CredentialsError, ProviderError, ProviderUnavailable, Thr
 from providers.azure.codes import CODES, meant
 
 NETWORK = "if it stays so, see the node's network, its proxy, AZURE_RESOURCE_MANAGER_ENDPOINT and AZURE_AUTHORITY_HOST"
+_CERTIFICATES = "name the certificates of whoever signed it in AZURE_CA_BUNDLE, or correct the endpoint"
 STALE = ("InvalidAuthenticationToken", "ExpiredAuthenticationToken", "AuthenticationFailed", "no token")  # of a token
 _AUTHORITY = "if it stays so, see the node's network, its proxy and AZURE_AUTHORITY_HOST"
-_KEYS = (
+KEYS = (
     "set AZURE_CLIENT_ID, AZURE_CLIENT_SECRET and AZURE_TENANT_ID, or give the node or its service account an identity"
 )
 _SERVER_ERROR, _TOO_MANY, _UNAUTHORISED, _FORBIDDEN, _EXISTS = 500, 429, 401, 403, 412
@@ -28,7 +29,8 @@ def of_error(operation: str, error: Any) -> ProviderError:
     if name == "DecodeError":
         return ProviderUnavailable(f"Azure {operation}: the answer is not Azure's; {NETWORK}")
     if not status:
-        return ProviderUnavailable(f"Azure {operation}: {_short(error)}; {NETWORK}")
+        told = _CERTIFICATES if "CERTIFICATE_VERIFY_FAILED" in str(error) else NETWORK
+        return ProviderUnavailable(f"Azure {operation}: {_short(error)}; {told}")
     code, words = _code_of(error)
     return _by_status(status, f"{words} ({operation})", code=code, retry_after=_seconds(error))
 
@@ -40,7 +42,7 @@ def _of_identity(error: Any, status: int) -> ProviderError:
         return Throttled(busy, retry_after=_seconds(error))
     if status >= _SERVER_ERROR:
         return ProviderUnavailable(f"the authority that gives tokens: {_short(error)}; {_AUTHORITY}")
-    return CredentialsError(f"no token: {_short(error)}; {_KEYS}")
+    return CredentialsError(f"no token: {_short(error)}; {KEYS}")
 
 
 def _by_status(status: int, message: str, *, code: str, retry_after: float) -> ProviderError:
@@ -53,7 +55,7 @@ def _by_status(status: int, message: str, *, code: str, retry_after: float) -> P
     if type(found) is not ProviderError:
         return found
     if status in (_UNAUTHORISED, _FORBIDDEN):
-        return CredentialsError(f"{found}; {_KEYS}")
+        return CredentialsError(f"{found}; {KEYS}")
     if status >= _SERVER_ERROR or not code:
         return ProviderUnavailable(f"{found}; {NETWORK}")
     return found

@@ -34,6 +34,13 @@ _IDENTITIES = list_of(
 DISK_PATTERN = rf"(?i:{_ARM}Microsoft\.Compute/disks/{_NAME})"
 _URL = matching(r"(https://[^\s]+)?", "an https URL, or nothing")
 
+# Names that Azure refuses ("FAQ about Linux virtual machines"), as far as they are names of Linux.
+_REFUSED = (
+    "a|actuser|adm|admin|admin1|admin2|administrator|aspnet|backup|console|david|guest|john|owner|root|server|sql|"
+    "support|support_388945a0|sys|test|test1|test2|test3|user|user1|user2|user3|user4|user5"
+)
+_USER = matching(rf"(?!({_REFUSED})$)[a-z_][a-z0-9_-]{{0,31}}", "a Linux user name that Azure does not refuse, as root")
+
 PUBLIC, GOVERNMENT, CHINA = "AzureCloud", "AzureUSGovernment", "AzureChinaCloud"
 STATE_ONLY, WHOLE_DISK, NO_STATE = "VMGuestStateOnly", "DiskWithVMGuestState", "NonPersistedTPM"
 AUTO, ON, OFF = "auto", "on", "off"
@@ -170,7 +177,7 @@ SSH_USER = Setting(
     name="ssh_username",
     env="SSH_USERNAME",
     flag="ssh-username",
-    kind=matching(r"[a-z_][a-z0-9_-]{0,31}", "a Linux user name"),
+    kind=_USER,
     default="peerpod",
     live=True,
     help="Administrator of the pod VM.",

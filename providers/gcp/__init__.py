@@ -5,6 +5,7 @@ Read `translate.py` (what is asked of Compute Engine) and `shapes.py` (what it a
 """
 
 from caa.config.load import Settings
+from caa.config.node import EXTERNAL_NETWORK_VIA_PODVM
 from caa.errors import ConfigError
 from caa.provider import rows
 from caa.provider.clock import Clock, RealClock
@@ -16,6 +17,7 @@ from providers.gcp.client import Access, Sdk, Workers, refuse_credentials
 from providers.gcp.provider import GcpProvider, Means
 from providers.gcp.shapes import LIMITS, TAG_LIMITS, accelerators
 from providers.gcp.surroundings import Surroundings, Waits
+from providers.gcp.translate import network_path
 
 SETTINGS = settings.SETTINGS
 
@@ -31,6 +33,8 @@ def make(values: Settings, *, clock: Clock = _REAL, waits: Waits = _WAITS) -> Pr
         refuse_illegal(values[settings.LABELS], limits=LIMITS)
     except ConfigError as error:
         raise ConfigError(str(error).replace("TAGS:", "GCP_LABELS:")) from error
+    rows.refuse_zones(values, settings.ZONE.kind)
+    _refuse_network(values)
     accelerators(values[settings.ACCELERATORS])
     refuse_credentials(values[settings.CREDENTIALS], universe=values[settings.UNIVERSE])
     pacing = rows.pacing(values, clock)
@@ -42,6 +46,17 @@ def make(values: Settings, *, clock: Clock = _REAL, waits: Waits = _WAITS) -> Pr
 
 def _waiting(values: Settings) -> int:
     return max(_THREADS, values[rows.CREATES_AT_ONCE])
+
+
+def _refuse_network(values: Settings) -> None:
+    if not rows.given(values, EXTERNAL_NETWORK_VIA_PODVM):
+        return
+    outside, inside = values[settings.EXTERNAL_NETWORK], values[settings.NETWORK]
+    if not outside or network_path(outside, values[settings.PROJECT]) == network_path(inside, values[settings.PROJECT]):
+        raise ConfigError(
+            "EXTERNAL_NETWORK_VIA_PODVM is set, which needs a second interface in another network: set "
+            "GCP_EXTERNAL_NETWORK (and GCP_EXTERNAL_SUBNETWORK) to another one than GCP_NETWORK"
+        )
 
 
 def _access(values: Settings, waits: Waits) -> Access:

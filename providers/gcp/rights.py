@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from caa.config.load import Settings
+from caa.errors import Gone, Misconfigured
 from caa.model.instance import Severity
 from caa.provider.contract import Finding
 from caa.provider.rows import TAGS, USE_PUBLIC_IP
@@ -104,7 +105,10 @@ async def service_account(gce: Gce, values: Settings) -> list[Finding]:
 
 async def _of_manager(gce: Gce, resource: str, *, wanted: Sequence[str]) -> set[str]:
     body = {"permissions": list(wanted)}
-    return _granted(await gce.resource_manager(f"{resource}:testIamPermissions", body=body))
+    try:
+        return _granted(await gce.resource_manager(f"{resource}:testIamPermissions", body=body))
+    except Gone as error:
+        raise Misconfigured(f"{error}; see GCP_PROJECT_ID and GCP_NETWORK") from error
 
 
 def _granted(reply: Mapping[str, object]) -> set[str]:

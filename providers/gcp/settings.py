@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from caa.config.kinds import BOOL, LIST, OPTIONAL_URL, STRING, TAGS, choice, matching
+from caa.config.kinds import BOOL, LIST, OPTIONAL_URL, STRING, TAGS, choice, list_of, matching
 from caa.config.setting import AnySetting, Setting
 from caa.provider.rows import CLOUD_ROWS, PURCHASE_OPTIONS, SECURE_BOOT, disable_cvm, root_volume_size
 
 _ZONE = matching(r"([a-z]+(-[a-z]+)*-[a-z]+[0-9]+-[a-z])?", "a zone such as europe-west3-a")
+_NETWORK_TAGS = list_of(
+    matching(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", "").parse,
+    "network tags separated by commas: small letters, digits and '-', a letter first",
+)
 _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 CREDENTIALS = Setting(
@@ -137,7 +141,7 @@ NETWORK_TAGS: Setting[tuple[str, ...]] = Setting(
     name="gcp_network_tags",
     env="GCP_NETWORK_TAGS",
     flag="gcp-network-tags",
-    kind=LIST,
+    kind=_NETWORK_TAGS,
     default=(),
     live=True,
     help="Network tags of the pod VMs, for firewall rules.",

@@ -193,7 +193,7 @@ class Surroundings:
                 found = await self._gce.call("Images", "get_from_family", project=project, family=last)
             else:
                 found = await self._gce.call("Images", "get", project=project, image=last)
-        except Gone as error:
+        except (Gone, InvalidRequest) as error:
             raise InvalidRequest(f"{error}; set PODVM_IMAGE_NAME, or the annotation {IMAGE_ANNOTATION}") from error
         return shapes.image(found, path)
 

@@ -123,11 +123,6 @@ def interfaces(plan: Plan, zone: str) -> list[Body]:
     values = plan.settings
     pairs = [(values[rows.NETWORK], values[rows.SUBNETWORK])]
     if plan.external:
-        if not values[rows.EXTERNAL_NETWORK]:
-            raise Misconfigured(
-                "EXTERNAL_NETWORK_VIA_PODVM is set, which needs a second interface in another network: set "
-                "GCP_EXTERNAL_NETWORK and GCP_EXTERNAL_SUBNETWORK"
-            )
         pairs.append((values[rows.EXTERNAL_NETWORK], values[rows.EXTERNAL_SUBNETWORK]))
     public = _public(values) if values[USE_PUBLIC_IP] else {}
     return [_nic(values, zone, network=network, subnetwork=subnetwork) | public for network, subnetwork in pairs]

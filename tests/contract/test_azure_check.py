@@ -131,3 +131,11 @@ async def test_the_quota_of_region_family_and_spot(azure: World) -> None:
     with pytest.raises(QuotaError, match=r"OperationNotAllowed: .*standardDCASv5Family.*ask Azure"):
         await one.create(launch())
     await one.close()
+
+
+@pytest.mark.parametrize("key", ["AZURE_SUBNET_ID", "AZURE_NSG_ID"])
+async def test_what_is_not_there_is_named_by_its_setting(azure: World, key: str) -> None:
+    driver = azure.make(**{key: azure.settings()[key] + "x"})
+    told = [one.detail for one in await driver.check() if one.severity is Severity.ERROR]
+    assert any("was not found" in one and key in one for one in told), told
+    await driver.close()

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from caa.errors import ConfigError, CredentialsError, ProviderUnavailable, Throttled
+from caa.errors import ConfigError, CredentialsError, Misconfigured, ProviderUnavailable, Throttled
 from caa.model.ids import InstanceId
 from caa.model.instance import Severity
 from caa.provider.contract import Provider
@@ -231,3 +231,37 @@ def _certificate() -> tuple[x509.Certificate, bytes]:
     made = built.sign(key, hashes.SHA256())
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return made, secret + made.public_bytes(Encoding.PEM)
+
+
+async def test_an_empty_key_of_the_environment_is_no_secret(
+    azure: World, node: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ConfigMap's keys are all there, and empty where they are not used; the SDK reads some of them by itself."""
+    azure.azure.identity.assigned = {""}
+    for key in NO_SECRET:
+        monkeypatch.setenv(key, "")
+    driver = azure.make(**NO_SECRET)
+    assert await driver.list_owned(OWNER) == []
+    assert node.calls()
+    await driver.close()
+
+
+@pytest.mark.parametrize("file", ["/nowhere", "/etc/hostname"])
+async def test_a_certificate_that_is_none_is_named(azure: World, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    for key, value in (("CLIENT_ID", "client"), ("TENANT_ID", "tenant"), ("CLIENT_CERTIFICATE_PATH", file)):
+        monkeypatch.setenv(f"AZURE_{key}", value)
+    driver = azure.make(**NO_SECRET)
+    with pytest.raises(CredentialsError, match=r"no token: .*AZURE_CLIENT_CERTIFICATE_PATH"):
+        await driver.list_owned(OWNER)
+    await driver.close()
+
+
+@pytest.mark.parametrize(
+    ("bundle", "told"),
+    [("/nowhere", "AZURE_CA_BUNDLE: /nowhere has no cert"), ("/etc/hostname", "AZURE_CA_BUNDLE: "), ("", "CA_BUNDLE")],
+)
+async def test_certificates_that_do_not_do_are_named(azure: World, bundle: str, told: str) -> None:
+    driver = azure.make(AZURE_CA_BUNDLE=bundle)
+    with pytest.raises((Misconfigured, ProviderUnavailable), match=told):
+        await driver.list_owned(OWNER)
+    await driver.close()

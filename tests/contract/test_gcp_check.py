@@ -197,9 +197,18 @@ class TestSurroundings:
         for name, region in (("pods", "3"), ("pods", "4"), ("outside", "3"), ("outside", "4")):
             assert f"{name} in europe-west{region} has 250 free" in said
 
-    @pytest.mark.parametrize("setting", ["GCP_SUBNETWORK", "GCP_NETWORK", "GCP_ZONE", "PODVM_IMAGE_NAME"])
-    async def test_a_name_that_does_not_exist(self, gcp: World, setting: str) -> None:
-        nowhere = {"GCP_ZONE": "europe-west9-a"}.get(setting, "nowhere")
+    @pytest.mark.parametrize(
+        ("setting", "nowhere"),
+        [
+            ("GCP_SUBNETWORK", "nowhere"),
+            ("GCP_NETWORK", "nowhere"),
+            ("GCP_ZONE", "europe-west9-a"),
+            ("GCP_PROJECT_ID", "no-project"),
+            ("PODVM_IMAGE_NAME", "nowhere"),
+            ("PODVM_IMAGE_NAME", "no image"),
+        ],
+    )
+    async def test_a_name_that_does_not_exist(self, gcp: World, setting: str, nowhere: str) -> None:
         assert setting in await told(gcp, {setting: nowhere})
 
     async def test_a_network_that_is_not_of_automatic_mode(self, gcp: World) -> None:

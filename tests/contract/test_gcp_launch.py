@@ -185,7 +185,6 @@ class TestAcceptance:
     @pytest.mark.parametrize(
         ("settings", "told"),
         [
-            ({"EXTERNAL_NETWORK_VIA_PODVM": "true"}, "set GCP_EXTERNAL_NETWORK and GCP_EXTERNAL_SUBNETWORK"),
             (
                 {"GCP_SUBNETWORK": "projects/demo-project/regions/europe-west4/subnetworks/pods"},
                 "is not in the region of the zone europe-west3-a: correct GCP_SUBNETWORK",
