@@ -23,7 +23,13 @@ _ARCHITECTURES = MappingProxyType({"BOOTX64.EFI": "x86-64", "BOOTAA64.EFI": "arm
 _AGENT = "/usr/local/bin/kata-agent"
 _KEYS = "/root/.ssh/authorized_keys"
 _SECTIONS = ((".linux", "linux"), (".initrd", "initrd"), (".osrel", "os-release"), (".uname", "uname"))
-_FORBIDDEN = ("roothash", "usrhash", "systemd.verity", "root=", "init=", "rd.shell", "systemd.unmask", "\n", "\0")
+# As systemd reads them: `-` and `_` are one. What starts a shell or another unit, or takes what a host brings.
+_FORBIDDEN = (
+    "roothash", "usrhash", "systemd.verity", "root=", "init=", "rd.shell", "rd.break", "systemd.unmask",
+    "systemd.debug_shell", "systemd.unit", "systemd.wants", "systemd.run", "systemd.volatile",
+    "systemd.import_credentials", "systemd.set_credential", "emergency", "rescue", "single", "\n", "\0",
+)  # fmt: skip
+_UNSEEN = ("/var", "/run", "/tmp", "/dev", "/proc", "/sys")  # noqa: S108  # other file systems lie over them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,17 +45,26 @@ class Changes:
     def __post_init__(self) -> None:
         """Raises `ConfigError` for what would undo the measurement or leave the image."""
         for argument in self.arguments:
-            if any(word in argument for word in _FORBIDDEN):
+            if any(word in argument.replace("-", "_") for word in _FORBIDDEN):
                 raise ConfigError(f"--set-kernel-arg {argument!r}: the builder sets this itself, or it opens the image")
         for _, path in self.files:
             if not path.startswith("/") or ".." in PurePosixPath(path).parts:
                 raise ConfigError(f"--add-file: {path!r} has to be an absolute path in the image")
+            if any(PurePosixPath(path).is_relative_to(folder) for folder in _UNSEEN):
+                raise ConfigError(
+                    f"--add-file: {path!r} would not be seen in the guest, where {path.split('/')[1]!r} is "
+                    "made at each boot: choose another folder"
+                )
 
 
 def customize(raw: Path, changes: Changes, *, cache: Path, to: Path) -> list[Path]:
     """Write the changed image and its papers beside `to`; `raw` stays as it is. Raises `ConfigError`."""
     if not raw.is_file():
         raise ConfigError(f"there is no image {raw}")
+    if to.resolve() == raw.resolve():
+        raise ConfigError(f"--output: {to} is the image itself, which stays as it is: name another file")
+    if not to.parent.is_dir():
+        raise ConfigError(f"--output: there is no folder {to.parent}")
     with locked(cache):
         return _customize(raw, changes, cache=cache, to=to)
 
@@ -133,8 +148,12 @@ def _place(root: Path, path: str, *, file: Path, mode: int) -> None:
         place /= part
         if place.is_symlink():
             place = _inside(root, place)
+        if place.exists() and not place.is_dir():
+            raise ConfigError(f"--add-file: {path!r}: /{place.relative_to(root)} is a file in the image")
         place.mkdir(mode=0o755, exist_ok=True)
     target = place / PurePosixPath(path).name
+    if target.is_dir() and not target.is_symlink():
+        raise ConfigError(f"--add-file: {path!r} is a folder in the image: name the file in it")
     target.unlink(missing_ok=True)
     shutil.copyfile(file, target)
     target.chmod(mode)

@@ -39,28 +39,29 @@ class Host:
     def __init__(self, connection: Connection, *, acceleration: str = "auto") -> None:
         self.connection = connection
         self._acceleration = acceleration
+        self._may_choose = acceleration == "auto"
         self._refreshing = threading.Lock()
-        self._facts: tuple[int, Facts] | None = None
+        self._facts: tuple[tuple[int, str], Facts] | None = None
 
     def without_kvm(self) -> bool:
-        """Emulate from now on, where the operator leaves the choice to us; False where not, or where we do already."""
-        if self._acceleration != "auto":
-            return False
-        self._acceleration, self._facts = "qemu", None
-        return True
+        """Emulate from now on, where the operator leaves the choice to us; else False. Several pods that start at once
+        may each find that KVM does not work, and each is made anew."""
+        if self._may_choose:
+            self._acceleration = "qemu"
+        return self._may_choose
 
     # --- what there is ---
 
     def facts(self) -> Facts:
-        """Asked once a connection."""
+        """Asked once a connection, and kind of domain."""
         with self.connection.work() as conn:
-            generation = self.connection.generation
-            if self._facts is None or self._facts[0] != generation:
-                self._facts = generation, self._read_facts(conn)
+            now = (self.connection.generation, self._acceleration)
+            if self._facts is None or self._facts[0] != now:
+                self._facts = now, self._read_facts(conn, now[1])
             return self._facts[1]
 
-    def _read_facts(self, conn: Any) -> Facts:
-        arch, kind = facts.guest_of(conn.getCapabilities(), self._acceleration)
+    def _read_facts(self, conn: Any, acceleration: str) -> Facts:
+        arch, kind = facts.guest_of(conn.getCapabilities(), acceleration)
         machine = domain.MACHINES[arch].machine or None
         document = supported(lambda: conn.getDomainCapabilities(None, arch, machine, kind, 0), "")
         return facts.facts(arch, kind, memory_mib=int(conn.getInfo()[1]), domain_capabilities=document)

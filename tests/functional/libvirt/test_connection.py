@@ -10,6 +10,7 @@ import pytest
 from caa.errors import CredentialsError, ProviderError
 from caa.testing.libvirt_calls import Calls, Injected
 from providers.libvirt import connection as module
+from providers.libvirt.client import Host
 from providers.libvirt.connection import Connection
 from providers.libvirt.faults import ConnectionLost
 
@@ -141,3 +142,11 @@ def test_events_tell_of_domains() -> None:
         domain.create()
         assert heard[0] == domain.UUIDString()
     connection.close()
+
+
+def test_kvm_that_does_not_work_is_found_by_each_of_several_pods() -> None:
+    """They start at once: the second one finds that the first has chosen emulation already, and is made anew too."""
+    host = Host(Connection(URI))
+    assert host.without_kvm()
+    assert host.without_kvm()
+    assert not Host(Connection(URI), acceleration="kvm").without_kvm()

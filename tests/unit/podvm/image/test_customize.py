@@ -8,7 +8,9 @@ from caa.errors import ConfigError
 from podvm.image import cli, customize
 
 
-@pytest.mark.parametrize("argument", ["roothash=0", "init=/bin/sh", "rd.shell", "root=/dev/vda", "a\nb"])
+@pytest.mark.parametrize(
+    "argument", ["roothash=0", "init=/bin/sh", "rd.shell", "root=/dev/vda", "a\nb", "systemd.debug-shell"]
+)
 def test_an_argument_that_opens_the_image_is_refused(argument):
     with pytest.raises(ConfigError, match="the builder sets this itself, or it opens the image"):
         customize.Changes(arguments=(argument,))
@@ -18,6 +20,35 @@ def test_an_argument_that_opens_the_image_is_refused(argument):
 def test_a_file_stays_in_the_image(path):
     with pytest.raises(ConfigError, match="absolute path in the image"):
         customize.Changes(files=((Path("x"), path),))
+
+
+@pytest.mark.parametrize("path", ["/var/lib/x", "/run/x", "/tmp/x"])
+def test_a_file_is_seen_in_the_guest(path):
+    with pytest.raises(ConfigError, match="would not be seen in the guest"):
+        customize.Changes(files=((Path("x"), path),))
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [("/", "'/' is a folder"), ("/etc", "'/etc' is a folder"), ("/etc/hostname/x", "/etc/hostname is a file")],
+)
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path, path, text):
+    root, file = tmp_path / "root", tmp_path / "x"
+    (root / "etc").mkdir(parents=True)
+    (root / "etc/hostname").write_text("podvm")
+    (root / "usr/lib").mkdir(parents=True)
+    (root / "usr/lib/os-release").write_text("VARIANT_ID=production\n")
+    file.write_text("x")
+    with pytest.raises(ConfigError, match=text):
+        customize._change(root, customize.Changes(files=((file, path),)))
+
+
+def test_an_image_does_not_replace_itself(tmp_path):
+    (raw := tmp_path / "podvm.raw").write_bytes(b"disk")
+    for to, text in ((raw, "the image itself"), (tmp_path / "none/new.raw", "there is no folder")):
+        with pytest.raises(ConfigError, match=text):
+            customize.customize(raw, customize.Changes(), cache=tmp_path, to=to)
+    assert raw.read_bytes() == b"disk"
 
 
 def test_a_missing_image_is_named(tmp_path, capsys):
