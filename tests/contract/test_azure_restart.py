@@ -108,9 +108,13 @@ async def test_a_deletion_is_waited_for_by_the_next_node(azure: World) -> None:
     """No second DELETE is sent."""
     one = azure.make()
     made = await one.create(launch())
-    azure.azure.delays.ending = 1.5
+    azure.azure.delays.ending = 600
     await killed(azure, "delete")
-    await one.delete(made.id)
+    ending = asyncio.ensure_future(one.delete(made.id))
+    await asyncio.sleep(0.3)
+    assert not ending.done(), "it is waited for"
+    azure.azure.estate.hurry(azure.azure.estate.vms[made.name])
+    await ending
     assert not azure.ledger
     assert azure.wire.calls().count("VirtualMachines.Delete") == 1
     assert noted(azure) == []

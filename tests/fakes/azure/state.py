@@ -93,9 +93,10 @@ class Estate:
         return vm
 
     def hurry(self, vm: Vm) -> None:
-        """The operation that makes this VM ends now."""
-        _, code, words = self.operations[vm.operation]
-        self.operations[vm.operation] = (time.monotonic(), code, words)
+        """Whatever is under way ends now, the deletion of this VM too."""
+        now = time.monotonic()
+        self.operations = {name: (now, code, words) for name, (_, code, words) in self.operations.items()}
+        vm.ends = min(vm.ends, now)
 
     def half_make(self, name: str, body: Body) -> None:
         """What a PUT leaves that breaks off half-way: its root disk, which has no tags, and its interfaces and
