@@ -24,7 +24,7 @@ from tests.fakes.world import OWNER, launch
 
 async def main(act):
     values = load((*NODE_ROWS, *providers.azure.SETTINGS), json.loads(sys.argv[1]))
-    driver = providers.azure.make(values, clock=ScaledClock(50))
+    driver = providers.azure.make(values, clock=ScaledClock(5))  # it is killed before it gives up
     if act == "create":
         await driver.create(launch())
     else:
@@ -47,7 +47,7 @@ async def killed(azure: World, act: str, **settings: str) -> None:
     begun = azure.azure.began if act == "create" else azure.azure.ending
     node = await asyncio.create_subprocess_exec(sys.executable, "-c", NODE, environ, act, cwd=Path(__file__).parents[2])
     try:
-        assert await asyncio.to_thread(begun.wait, 30)
+        assert await asyncio.to_thread(begun.wait, 60)
         await asyncio.to_thread(wait_until_noted, azure)
     finally:
         with suppress(ProcessLookupError):
@@ -56,7 +56,7 @@ async def killed(azure: World, act: str, **settings: str) -> None:
 
 
 def wait_until_noted(azure: World) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while not noted(azure):
         assert time.monotonic() < end, "the continuation was never saved"
         time.sleep(0.01)
