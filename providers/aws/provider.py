@@ -81,12 +81,13 @@ class AwsProvider:
 
     async def create(self, request: LaunchRequest) -> Instance:
         """Find the instance of this name, or make it in the first place that has room."""
-        async with self._lock(request.name), self._pacing.creating():
+        async with self._lock(request.name):
             plan, candidates = await self._plan(request)
             if existing := await self._fleet.existing(plan):
                 return await self._fleet.finish(plan, existing)
-            await self._fleet.free_volumes(request.volumes)
-            return await first_with_room(candidates, lambda place: self._fleet.launch(plan, place), full=self._full)
+            await self._fleet.free_volumes(request.volumes)  # may take a while, which costs nobody else's place
+            async with self._pacing.creating():
+                return await first_with_room(candidates, lambda place: self._fleet.launch(plan, place), full=self._full)
 
     async def delete(self, instance: InstanceId) -> None:
         """Terminate, give addresses back, wait until it is gone. Root disk and interfaces go with it."""

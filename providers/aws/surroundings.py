@@ -150,7 +150,10 @@ class Surroundings:
             found = (await self._ec2.call("describe_images", ImageIds=[name])).get("Images") or ()
             if not found:
                 raise InvalidRequest(f"InvalidAMIID.NotFound: the image {name} is not there; set PODVM_AMI_ID")
-            kept = self._images[name] = (now, shapes.image(found[0]))
+            kept = (now, shapes.image(found[0]))
+            # Pods name images: what nobody named for a while is forgotten.
+            young = {one: known for one, known in self._images.items() if now - known[0] <= _KEPT}
+            self._images = {**young, name: kept}
         return kept[1]
 
     async def subnets(self, names: Iterable[str]) -> Mapping[str, shapes.Subnet]:

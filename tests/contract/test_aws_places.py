@@ -205,6 +205,22 @@ class TestVolumes:
         await driver.delete(following.id)
         await driver.close()
 
+    async def test_who_waits_for_a_volume_takes_nobodys_place(self, aws: World) -> None:
+        aws.ec2.delays.ending = 0.5
+        volume = aws.ec2.make_volume("eu-west-1a")
+        driver = aws.make(CLOUD_CREATES_AT_ONCE="1")
+        last = await driver.create(launch(volumes=(volume,)))
+        ending = asyncio.ensure_future(driver.delete(last.id))
+        await asyncio.to_thread(aws.ec2.ended.wait)
+        waiting = asyncio.ensure_future(driver.create(launch("podvm-web-99999999", volumes=(volume,))))
+        other = await driver.create(launch("podvm-web-88888888"))
+        assert not waiting.done()
+        following = await waiting
+        await ending
+        for one in (other, following):
+            await driver.delete(one.id)
+        await driver.close()
+
     async def test_a_volume_of_a_living_pod_is_refused_and_its_holder_named(self, aws: World) -> None:
         volume = aws.ec2.make_volume("eu-west-1a")
         driver = aws.make()

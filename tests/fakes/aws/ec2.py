@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import copy
+import ipaddress
 import itertools
 import os
 import re
@@ -16,7 +17,7 @@ from typing import Any
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.compat import HTTPHeaders
 from moto.core.request import normalize_request
-from moto.ec2.models import core, ec2_backends, elastic_ip_addresses
+from moto.ec2.models import core, ec2_backends, elastic_ip_addresses, elastic_network_interfaces
 from moto.ec2.responses import EC2Response
 from moto.ec2.utils import filter_dict_attribute_mapping
 from werkzeug.exceptions import HTTPException
@@ -35,7 +36,7 @@ from tests.fakes.machines import Guest, Host, Nowhere, Order
 from tests.fakes.wire import Reply, Request
 
 _ACCOUNTS = itertools.count(int.from_bytes(os.urandom(4), "big"))
-_PUBLIC = itertools.count(1)
+_PUBLIC, _SECOND = itertools.count(1), itertools.count()
 _ORDERS = {
     "StartInstances": Order.START,
     "StopInstances": Order.STOP,
@@ -48,6 +49,9 @@ core.TaggedEC2Resource.get_tags = lambda self: [  # moto's looks through the tag
     for key, value in self.ec2_backend.tags.get(self.id, {}).items()
 ]
 elastic_ip_addresses.random_ip = lambda: "198.51.{}.{}".format(*divmod(next(_PUBLIC) % 65000, 256))  # no loopback
+elastic_network_interfaces.random_private_ip = lambda cidr: str(  # moto's may be in use already
+    ipaddress.IPv4Network(cidr).broadcast_address - 1 - next(_SECOND) % 100
+)
 filter_dict_attribute_mapping.setdefault("client-token", "client_token")  # a filter of EC2's that moto lacks
 
 REFUSALS = {
