@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,7 @@ def _build(wish: Wish, cache: Path, *, to: Path) -> list[Path]:
     (work / "workspace").mkdir()
     if wish.signer is not None:
         wish.signer.copy(work / "keys")
+    sys.stderr.write(f"image: mkosi builds {wish.name}, which takes minutes\n")
     try:
         shop.run(command(wish), f"build {wish.name}", log=work / "log")
         if wish.architecture not in WITH_UEFI:

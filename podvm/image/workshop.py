@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,6 +116,7 @@ def _with_emulator(shop: Workshop, architecture: str) -> Workshop:
 def _make(root: Path, mirror: str) -> None:
     if shutil.which("debootstrap") is None:
         raise ConfigError("the program debootstrap is missing: apt-get install debootstrap")
+    sys.stderr.write(f"image: making the build tree {root}, which takes minutes and is kept\n")
     new = root.with_name(f"{root.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     command = ["debootstrap", "--variant=minbase", RELEASE, str(new), *([mirror] if mirror else [])]

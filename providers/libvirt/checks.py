@@ -1,5 +1,6 @@
 """What `LibvirtProvider.check` looks at, one finding a subject; blocking, makes nothing."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 from caa.errors import ProviderError
@@ -41,6 +42,7 @@ def _looked_at(host: Host, site: Site, *, facts: Facts) -> Iterator[Finding]:
     ):
         yield _tried(subject, look, remedy=remedy)
     yield from _firmware(site, facts)
+    yield from _cpuset(site, facts)
 
 
 def _tried(subject: str, look: Look, *, remedy: str) -> Finding:
@@ -150,4 +152,15 @@ def _firmware(site: Site, facts: Facts) -> Iterator[Finding]:
     if site.tpm and (facts.tpm is False or not machine.tpm):
         yield _error(
             "LIBVIRT_TPM", "the host emulates no TPM", remedy="install swtpm on the libvirt host, or set it to false"
+        )
+
+
+def _cpuset(site: Site, facts: Facts) -> Iterator[Finding]:
+    """A warning alone: where CPUs are offline, numbers go further than their count."""
+    highest = max((int(word) for word in re.findall(r"\d+", site.cpuset)), default=0)
+    if facts.cpus and highest >= facts.cpus:
+        yield _warning(
+            "LIBVIRT_CPUSET",
+            f"it is {site.cpuset}, the host has {facts.cpus} CPUs, counted from 0",
+            remedy="name CPUs that virsh nodecpumap lists on the libvirt host",
         )

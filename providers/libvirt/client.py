@@ -64,7 +64,8 @@ class Host:
         arch, kind = facts.guest_of(conn.getCapabilities(), acceleration)
         machine = domain.MACHINES[arch].machine or None
         document = supported(lambda: conn.getDomainCapabilities(None, arch, machine, kind, 0), "")
-        return facts.facts(arch, kind, memory_mib=int(conn.getInfo()[1]), domain_capabilities=document)
+        _, memory, cpus, *_ = conn.getInfo()
+        return facts.facts(arch, kind, memory_mib=int(memory), cpus=int(cpus), domain_capabilities=document)
 
     def free_memory(self) -> int | None:
         """MiB that the host can give; None where it does not say."""

@@ -29,12 +29,14 @@ class Facts:
     """A libvirt host as far as we need it. `launch` and `max_vcpus` are None where the host does not say.
 
     `arch` is libvirt's word (x86_64), `kind` the type of domain (kvm, qemu). `sev` holds cbitpos and reducedPhysBits.
+    `cpus` counts those that are online, 0 where the host does not say.
     `uefi` says whether libvirt can choose a UEFI firmware, `loaders` which images it knows by path.
     """
 
     arch: str
     kind: str
     memory_mib: int = 0
+    cpus: int = 0
     max_vcpus: int | None = None
     launch: frozenset[str] | None = None
     sev: tuple[int, int] | None = None
@@ -107,10 +109,10 @@ def _kind(kinds: list[str], acceleration: str) -> str:
     )
 
 
-def facts(arch: str, kind: str, *, memory_mib: int, domain_capabilities: str = "") -> Facts:
+def facts(arch: str, kind: str, *, memory_mib: int, cpus: int = 0, domain_capabilities: str = "") -> Facts:
     """Everything from `<domainCapabilities>`; "" where the driver has no such document."""
     if not domain_capabilities:
-        return Facts(arch=arch, kind=kind, memory_mib=memory_mib)
+        return Facts(arch=arch, kind=kind, memory_mib=memory_mib, cpus=cpus)
     tree = parsed(domain_capabilities)
     vcpu = tree.find("vcpu")
     firmware = {one.text for one in tree.findall("os/enum[@name='firmware']/value")}
@@ -118,6 +120,7 @@ def facts(arch: str, kind: str, *, memory_mib: int, domain_capabilities: str = "
         arch=arch,
         kind=kind,
         memory_mib=memory_mib,
+        cpus=cpus,
         max_vcpus=int(vcpu.get("max", "0")) or None if vcpu is not None else None,
         launch=_launch(tree),
         sev=_sev(tree),

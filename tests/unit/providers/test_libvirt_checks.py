@@ -111,6 +111,7 @@ def test_a_host_where_all_is_well() -> None:
         ),
         ({}, {"memory_mib": 1 << 20}, "LIBVIRT_MEMORY", "error", "the host has 65536 in all"),
         ({}, {"vcpus": 65}, "LIBVIRT_CPU", "error", "the host allows 64"),
+        ({"known": replace(FACTS, cpus=4)}, {"cpuset": "0-1,4"}, "LIBVIRT_CPUSET", "warning", "has 4 CPUs"),
         ({"free": 1000}, {}, "LIBVIRT_MEMORY", "warning", "1000 MiB are free"),
         ({"known": replace(FACTS, uefi=False)}, {}, "LIBVIRT_EFI_FIRMWARE", "error", "finds no UEFI firmware"),
         ({}, {"firmware": "/f.fd"}, "LIBVIRT_EFI_FIRMWARE", "warning", "does not list /f.fd"),
