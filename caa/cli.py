@@ -293,6 +293,8 @@ def _check(world: World, read: Read) -> None:
     cert, key = settings[CERT_FILE], settings[CERT_KEY]
     if cert is not None and key is not None:
         world.find(MANUAL_CERTIFICATES)(settings[CACERT_FILE], cert, key_file=key)
+    world.find(LOGS)(settings[LOG_LEVEL], settings[LOG_FORMAT], secrets=settings.secrets())
+    world.find(DRIVER)(settings[CLOUD_PROVIDER]).make(settings)  # refuses what does not go together; opens nothing
     rows = [item.row for item in settings]
     for warning in keys.warnings(directory.read(settings[CONFIG_DIR]), rows, others=_elsewhere(world)):
         click.echo(f"caa: warning: {warning}", err=True)

@@ -219,12 +219,12 @@ class _Daemon:
             log.error("CLOUD_CONFIG_VERIFY: the cloud could not be asked", error=f"{type(error).__name__}: {error}")
             return
         for finding in findings:
-            log.info("checked", subject=finding.subject, severity=finding.severity, detail=finding.detail)
-        bad = [
-            f"{one.subject}: {one.detail} {one.remedy}".strip() for one in findings if one.severity is Severity.ERROR
-        ]
+            tell = log.info if finding.severity is Severity.OK else log.warning
+            tell("checked", subject=finding.subject, severity=finding.severity, detail=finding.detail)
+        bad = [one for one in findings if one.severity is Severity.ERROR]
         if bad:
-            raise ConfigError("CLOUD_CONFIG_VERIFY found: " + "; ".join(bad))
+            told = (f"{one.subject}: {one.detail}" + (f" -> {one.remedy}" if one.remedy else "") for one in bad)
+            raise ConfigError("CLOUD_CONFIG_VERIFY found: " + "; ".join(told))
 
 
 async def _tolerated(what: str, act: Callable[[], Awaitable[Any]], *, limit: float | None = _TOLERATED) -> None:

@@ -46,6 +46,7 @@ DEFECTS: Mapping[str, tuple[str, ...]] = {
     "attach state read from Attachments[0]": (
         "places: test_a_pod_waits_until_its_volumes_are_attached",
         "places: test_a_volume_that_is_never_attached_costs_the_pod_vm",
+        "shapes: test_the_attachment_that_counts_is_ours",
     ),
     "IMDS lookup blocks start": (
         "check: test_nothing_missing_nothing_asked",
@@ -86,7 +87,9 @@ async def form_of(aws: World, *, settings: Mapping[str, str], **request: object)
 def test_each_defect_has_its_tests(defect: str) -> None:
     for one in DEFECTS[defect]:
         where, name = one.split(": ")
-        path = Path(__file__).with_name(f"test_{where}.py" if where in ("faults", "load") else f"test_aws_{where}.py")
+        contract, unit = Path(__file__).parent, Path(__file__).parents[1] / "unit/providers"
+        file = f"test_{where}.py" if where in ("faults", "load") else f"test_aws_{where}.py"
+        path = (unit if where == "shapes" else contract) / file
         assert f"def {name}(" in path.read_text()
 
 

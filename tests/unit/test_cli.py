@@ -35,6 +35,10 @@ PUBLIC: Setting[bool] = Setting(
 class Driver:
     settings = (REGION, TOKEN, PUBLIC)
 
+    def make(self, values: Settings) -> None:
+        if values[PUBLIC] and values[REGION] == "hidden":
+            raise ConfigError("REGION and PUBLIC exclude each other")
+
 
 class Stage(World):
     """A world that remembers what was run; `fail` is raised by the node."""
@@ -218,6 +222,13 @@ def test_default_initdata_is_checked_at_the_start(value: str, problem: str, caps
     assert problem in text
     assert "initdata from INITDATA" in text
     assert "VXLAN_PORT" in text
+
+
+def test_settings_that_do_not_go_together_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    stage = Stage({"CLOUD_PROVIDER": "cloud", "REGION": "hidden"})
+    assert main(["config", "check"], stage) == 0
+    assert main(["config", "check", "--public"], stage) == 2
+    assert "REGION and PUBLIC exclude each other" in capsys.readouterr().err
 
 
 def test_good_default_initdata_is_taken() -> None:
