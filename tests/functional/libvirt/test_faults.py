@@ -15,7 +15,7 @@ import pytest
 
 import providers.libvirt
 from caa.config.load import load
-from caa.errors import ProviderError
+from caa.errors import CapacityError, ProviderError
 from caa.model.ids import InstanceId
 from caa.provider.clock import RealClock
 from caa.provider.contract import LaunchRequest
@@ -168,6 +168,14 @@ async def names_of_a_delete(field: Field, request: LaunchRequest) -> list[str]:
 
 class TestPretended:
     """All faults at all calls, one after the other."""
+
+    async def test_user_data_that_the_pool_keeps_half_of(self, pretended: Field, request_of: Any) -> None:
+        """libvirt 9.0 says now and then that all is well when the last 256 KiB found no room."""
+        pretended.calls.stubs["virStream.recvAll"] = lambda write, opaque: write(None, b"half", opaque)
+        with pytest.raises(CapacityError, match="did not keep"):
+            await pretended.driver.create(request_of(NAME))
+        assert "virDomain.create" not in pretended.calls.names
+        assert pretended.left() == []
 
     async def test_create(self, pretended: Field, request_of: Any) -> None:
         outcomes = await faults_of_a_create(pretended, request_of(NAME))

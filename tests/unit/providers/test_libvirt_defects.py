@@ -161,6 +161,7 @@ PROMISES: Mapping[str, tuple[str, ...]] = {
         "unit/providers/test_libvirt_faults.py::test_no_memory_and_no_disk_are_told_apart",
         f"{BOOT}::test_no_memory",
         f"{BOOT}::test_no_disk",
+        f"{FAULTS}::TestPretended::test_user_data_that_the_pool_keeps_half_of",
         f"{PROVIDER}::test_a_pool_that_is_full_while_a_guest_boots",
     ),
     "the console, of a dead VM too": (f"{BOOT}::test_a_dead_pod_vm_still_has_its_console",),
