@@ -63,7 +63,7 @@ class Fleet:
             return None
         mine = [one for one in found if _belongs(one, plan)]
         if not mine:
-            raise InvalidRequest(f"an instance {name} exists and is not ours: remove it, or rename it")
+            raise _not_ours(name)
         living = [one for one in mine if shapes.state(one) is not InstanceState.STOPPED]
         if not living:
             await self.remove(name)
@@ -99,10 +99,17 @@ class Fleet:
         return _sure_of(sight, sight.dark if everywhere else sight.dark & self._zones)
 
     async def remove(self, name: str, *, everywhere: bool = True) -> None:
-        """Delete, and return when instance and root disk are gone."""
-        if found := await self.see(name, everywhere=everywhere):
-            zones = frozenset(map(shapes.zone, found))
-            await asyncio.gather(*(self._delete("Instances", one) for one in found))
+        """Delete what is ours of this name, and return when instance and root disk are gone.
+
+        What has not our labels is somebody else's, in whatever zone, and stays: `InvalidRequest` when it is all there
+        is, for it may have been ours, and would cost money unseen."""
+        found = await self.see(name, everywhere=everywhere)
+        mine = [one for one in found if shapes.owned(one)]
+        if found and not mine:
+            raise _not_ours(name)
+        if mine:
+            zones = frozenset(map(shapes.zone, mine))
+            await asyncio.gather(*(self._delete("Instances", one) for one in mine))
             await until(
                 lambda: self._is_gone(name, zones),
                 clock=self._clock,
@@ -212,7 +219,9 @@ class Fleet:
 
     async def _is_gone(self, name: str, zones: frozenset[str]) -> bool | None:
         sight = await self._polled.see(name)
-        return sight is None or not _sure_of(sight, sight.dark & zones) or None
+        if sight is None:
+            return True
+        return not any(shapes.zone(one) in zones for one in _sure_of(sight, sight.dark & zones)) or None
 
     async def _disk_is_gone(self, name: str) -> bool | None:
         return not self._sure(await self._disks.see(name), everywhere=False) or None
@@ -234,6 +243,10 @@ def _sure_of(sight: _Sight, dark: frozenset[str]) -> list[shapes.Reply]:
     if dark and not sight.found:
         raise _unsure(dark)
     return sight.found
+
+
+def _not_ours(name: str) -> InvalidRequest:
+    return InvalidRequest(f"an instance {name} exists and is not ours: remove it, or rename it")
 
 
 def _unsure(dark: Iterable[str]) -> ProviderUnavailable:

@@ -11,7 +11,7 @@ from caa.errors import CapacityError, ConfigError, InstanceTypeError, InvalidReq
 from caa.model.ids import InstanceId
 from caa.model.instance import Sizing
 from caa.provider.choose import choose
-from tests.fakes.gcp.world import World, launch, world
+from tests.fakes.gcp.world import OWNER, World, launch, world
 from tests.fakes.golden import assert_golden
 
 
@@ -173,13 +173,18 @@ class TestAcceptance:
             gcp.make(**settings)
 
     async def test_a_name_that_is_somebody_elses(self, gcp: World) -> None:
+        """It is neither taken for ours nor deleted, in the same zone or in another one."""
+        theirs = await gcp.make(GCP_ZONE="europe-west3-b").create(launch())
+        found = gcp.cloud.instance("europe-west3-b", theirs.name)
+        labels, found["labels"] = found["labels"], {"team": "another"}
         driver = gcp.make()
-        made = await driver.create(launch())
-        gcp.cloud.instance("europe-west3-a", made.name)["labels"] = {}
-        with pytest.raises(InvalidRequest, match="exists and is not ours"):
-            await driver.create(launch())
-        await driver.delete(made.id)
-        gcp.cloud.ledger.remove("disk", "europe-west3-a/podvm-web-0a1b2c3d")
+        for asked in (driver.create(launch()), driver.delete(theirs.id)):
+            with pytest.raises(InvalidRequest, match="exists and is not ours"):
+                await asked
+        assert found["status"] == "RUNNING"
+        assert await driver.list_owned(OWNER) == []
+        found["labels"] = labels
+        await driver.delete(theirs.id)
         await driver.close()
 
     @pytest.mark.parametrize(
