@@ -85,11 +85,12 @@ class GcpProvider:
     async def create(self, request: LaunchRequest) -> Instance:
         """Find the instance of this name, or make it in the first place that has room."""
         async with self._lock(f"create {request.name}"):
-            plan, candidates = await self.plan(request)
-            if found := await self._fleet.existing(plan):
-                return await self._fleet.ready(plan, [found])
-            await self._free(request)  # which may take minutes, so nobody else's place is taken meanwhile
+            if request.volumes:
+                await self._wait_for_volumes(request)
             async with self._pacing.creating():
+                plan, candidates = await self.plan(request)
+                if found := await self._fleet.existing(plan):
+                    return await self._fleet.ready(plan, [found])
                 return await first_with_room(candidates, lambda place: self._fleet.launch(plan, place), full=self._full)
 
     async def delete(self, instance: InstanceId) -> None:
@@ -163,9 +164,12 @@ class GcpProvider:
         translate.body(plan, candidates[0])  # what it has against the settings is told before a place is tried
         return plan, candidates
 
-    async def _free(self, request: LaunchRequest) -> None:
-        limit, every = self._waits.volume, self._waits.poll
-        await self._around.volumes_free(request.volumes, clock=self._clock, limit=limit, every=every)
+    async def _wait_for_volumes(self, request: LaunchRequest) -> None:
+        """Which may take minutes, so nobody else's place is taken meanwhile. An instance that is there has them."""
+        plan, _ = await self.plan(request)
+        if not await self._fleet.existing(plan):
+            limit, every = self._waits.volume, self._waits.poll
+            await self._around.volumes_free(request.volumes, clock=self._clock, limit=limit, every=every)
 
     async def _image(self, request: LaunchRequest) -> shapes.Image:
         default = self._values[rows.IMAGE]
