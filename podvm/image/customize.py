@@ -47,6 +47,9 @@ class Changes:
         for argument in self.arguments:
             if any(word in argument.replace("-", "_") for word in _FORBIDDEN):
                 raise ConfigError(f"--set-kernel-arg {argument!r}: the builder sets this itself, or it opens the image")
+        for option, file in (("--agent", self.agent), ("--authorized-key", self.authorized_key)):
+            if file is not None and not file.is_file():
+                raise ConfigError(f"{option}: there is no file {file}")
         for _, path in self.files:
             if not path.startswith("/") or ".." in PurePosixPath(path).parts:
                 raise ConfigError(f"--add-file: {path!r} has to be an absolute path in the image")

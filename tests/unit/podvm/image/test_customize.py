@@ -43,6 +43,12 @@ def test_a_file_in_place_of_a_folder_is_refused(tmp_path, path, text):
         customize._change(root, customize.Changes(files=((file, path),)))
 
 
+@pytest.mark.parametrize(("option", "name"), [("--agent", "agent"), ("--authorized-key", "authorized_key")])
+def test_a_file_that_is_not_there_is_named_with_its_option(tmp_path, option, name):
+    with pytest.raises(ConfigError, match=f"{option}: there is no file"):
+        customize.Changes(**{name: tmp_path / "none"})
+
+
 def test_an_image_does_not_replace_itself(tmp_path):
     (raw := tmp_path / "podvm.raw").write_bytes(b"disk")
     for to, text in ((raw, "the image itself"), (tmp_path / "none/new.raw", "there is no folder")):
