@@ -49,6 +49,22 @@ def test_a_file_that_is_not_there_is_named_with_its_option(tmp_path, option, nam
         customize.Changes(**{name: tmp_path / "none"})
 
 
+@pytest.mark.parametrize("leads_to", ["../../outside", "/../outside", "second"])
+def test_a_link_of_the_image_leads_nowhere_else(tmp_path, leads_to):
+    """An image is somebody's file: its links are never followed on the machine that customises it."""
+    root, file, outside = tmp_path / "root", tmp_path / "x", tmp_path / "outside"
+    (root / "usr/lib").mkdir(parents=True)
+    (root / "usr/lib/os-release").write_text("VARIANT_ID=production\n")
+    (root / "etc").mkdir()
+    (root / "etc/second").symlink_to(outside)
+    (root / "etc/link").symlink_to(leads_to)
+    outside.mkdir()
+    file.write_text("x")
+    with pytest.raises(ConfigError, match="/etc/link is a link that leads elsewhere"):
+        customize._change(root, customize.Changes(files=((file, "/etc/link/x"),)))
+    assert list(outside.iterdir()) == []
+
+
 def test_an_image_does_not_replace_itself(tmp_path):
     (raw := tmp_path / "podvm.raw").write_bytes(b"disk")
     for to, text in ((raw, "the image itself"), (tmp_path / "none/new.raw", "there is no folder")):
