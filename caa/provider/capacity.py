@@ -75,13 +75,13 @@ def classified(code: str, message: str, *, codes: ErrorCodes, retry_after: float
 
 
 def places(instance_types: Sequence[str], zones: Iterable[str], *, spot: Sequence[bool] = (False,)) -> list[Place]:
-    """Every place in the order to try: all zones for the wanted type, then the next type, then the next way to buy."""
+    """Every place in the order to try: all types in the first zone, then the next zone, then the next way to buy."""
     in_zones = list(dict.fromkeys(zones)) or [""]
     return [
         Place(instance_type=one, zone=zone, spot=bought)
         for bought in spot
-        for one in dict.fromkeys(instance_types)
         for zone in in_zones
+        for one in dict.fromkeys(instance_types)
     ]
 
 

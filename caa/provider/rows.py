@@ -107,7 +107,7 @@ FALLBACK_ZONES: Setting[tuple[str, ...]] = Setting(
     kind=kinds.LIST,
     default=(),
     live=True,
-    help="Zones (on AWS: subnets) to try in this order when the first has no room.",
+    help="Zones (on AWS: subnets) to try in this order when the first has no room for any of the types.",
 )
 PURCHASE_OPTIONS: Setting[tuple[str, ...]] = Setting(
     name="purchase_options",

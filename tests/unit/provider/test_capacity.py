@@ -30,8 +30,8 @@ def test_codes_are_told_apart(code: str, kind: type[ProviderError], retryable: b
     assert str(error) == f"{code}: the cloud's words"
 
 
-def test_places_go_through_the_zones_first() -> None:
-    assert [str(one) for one in places(["a", "b"], ["1", "2"])] == ["a in 1", "a in 2", "b in 1", "b in 2"]
+def test_places_go_through_the_types_first() -> None:
+    assert [str(one) for one in places(["a", "b"], ["1", "2"])] == ["a in 1", "b in 1", "a in 2", "b in 2"]
     assert places(["a"], []) == [Place(instance_type="a")]
     assert str(Place()) == "the default place"
 
