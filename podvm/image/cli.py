@@ -15,7 +15,7 @@ _CACHE = _HERE.parents[1] / ".cache" / "image"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command; 0, or 1 after a line that says what is wrong."""
+    """Run one command; 0, 1 after a line that says what is wrong, 130 when it was interrupted."""
     arguments = _parser().parse_args(argv)
     commands = {"tiny": _tiny, "build": _build, "convert": _convert, "publish": _publish, "customize": _customize}
     try:
@@ -23,6 +23,9 @@ def main(argv: Sequence[str]) -> int:
     except (CaaError, OSError) as error:
         sys.stderr.write(f"image: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("image: interrupted\n")
+        return 130
     return 0
 
 

@@ -64,7 +64,8 @@ class Workshop:
         if log is not None:
             log.write_text(done.stdout + done.stderr)
         if done.returncode:
-            raise ConfigError(f"cannot {what}: {(done.stderr or done.stdout).strip()[-1500:]}")
+            whole = f" (all of it is in {log})" if log is not None else ""
+            raise ConfigError(f"cannot {what}: {(done.stderr or done.stdout).strip()[-1500:]}{whole}")
         return done.stdout
 
     def _run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:

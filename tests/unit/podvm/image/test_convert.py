@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from caa.errors import ConfigError
-from podvm.image import convert
+from podvm.image import cli, convert
 
 
 @pytest.fixture
@@ -51,6 +51,17 @@ def test_a_full_disk_leaves_no_half_image(raw: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(convert, "FORMS", {form: (suffix, full)})
     with pytest.raises(OSError, match="No space"):
         convert.convert(raw, form)
+    assert list(raw.parent.iterdir()) == [raw]
+
+
+def test_ctrl_c_ends_in_a_line(raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_image: Path, to: Path) -> None:
+        to.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(convert, "FORMS", {"raw": (".whole.raw", interrupted)})
+    assert cli.main(["convert", str(raw), "--format", "raw"]) == 130
+    assert capsys.readouterr().err == "image: interrupted\n"
     assert list(raw.parent.iterdir()) == [raw]
 
 
