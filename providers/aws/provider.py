@@ -82,11 +82,12 @@ class AwsProvider:
     async def create(self, request: LaunchRequest) -> Instance:
         """Find the instance of this name, or make it in the first place that has room."""
         async with self._lock(request.name):
-            plan, candidates = await self._plan(request)
-            if existing := await self._fleet.existing(plan):
-                return await self._fleet.finish(plan, existing)
-            await self._fleet.free_volumes(request.volumes)  # may take a while, which costs nobody else's place
+            if request.volumes:
+                await self._free(request)  # may take a while, which costs nobody else's place
             async with self._pacing.creating():
+                plan, candidates = await self._plan(request)
+                if existing := await self._fleet.existing(plan):
+                    return await self._fleet.finish(plan, existing)
                 return await first_with_room(candidates, lambda place: self._fleet.launch(plan, place), full=self._full)
 
     async def delete(self, instance: InstanceId) -> None:
@@ -138,6 +139,11 @@ class AwsProvider:
         catalogue: Catalogue = self._around.catalogue
         await catalogue.close()
         await self._ec2.close()
+
+    async def _free(self, request: LaunchRequest) -> None:
+        plan, _ = await self._plan(request)
+        if not await self._fleet.existing(plan):
+            await self._fleet.free_volumes(request.volumes)
 
     async def _plan(self, request: LaunchRequest) -> tuple[translate.Plan, list[Place]]:
         """Check the request and decide everything, before anything is made or paid for."""

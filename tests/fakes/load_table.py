@@ -21,7 +21,7 @@ class LoadTable:
     per_second: float
     creates: int
     allowed: float
-    window: float = 3.0
+    window: float = 5.0
     looks: Sequence[str]
     most_looks: float = 1.0
     waits: Mapping[str, float] = field(default_factory=dict)
