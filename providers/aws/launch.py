@@ -153,13 +153,24 @@ class Fleet:
                 attempt.unsure = False
                 if not str(error).startswith(TOKEN_USED):
                     raise
-                attempt.made = await self.existing(plan)
+                attempt.made = await self._of_token(plan, parameters["ClientToken"])
             else:
                 if attempt.made:
                     return found
             if attempt.made:
                 return None
         raise ProviderError(f"{plan.request.name} was made and removed {_GENERATIONS} times: stop and start the pod")
+
+    async def _of_token(self, plan: translate.Plan, token: str) -> str:
+        """The living instance that the token made with other user data, "" when it has ended.
+
+        One of a node that crashed may be too new to be listed; a second one would be made beside it.
+        """
+        for _ in range(self._waits.looks):
+            if (made := await self.existing(plan)) or await self._all("client-token", [token]):
+                return made
+            await self._clock.sleep(self._waits.poll)
+        return ""
 
     async def _undo(self, attempt: _Attempt) -> None:
         if attempt.made:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,7 @@ DEFECTS: Mapping[str, tuple[str, ...]] = {
         "defects: test_everything_carries_the_owners_tags",
         "faults: test_a_lost_answer_is_the_same_instance",
         "faults: test_a_crash_after_the_call_finds_the_instance",
+        "defects: test_a_crashed_nodes_instance_that_is_not_listed_yet_is_found",
     ),
     "A2 delete of something already gone is an error": ("defects: test_delete_of_what_is_long_gone_is_success",),
     "A5 no capacity fallback, no limiter, no time-outs": (
@@ -297,3 +299,18 @@ async def test_an_image_without_a_root_disk_is_refused_in_words(aws: World) -> N
     with pytest.raises(InvalidRequest, match="no EBS root disk"):
         await driver.create(launch())
     await driver.close()
+
+
+async def test_a_crashed_nodes_instance_that_is_not_listed_yet_is_found(aws: World) -> None:
+    """Another process has other user data, so EC2 refuses its token; a second pod VM must not come of that."""
+    aws.waits = replace(aws.waits, looks=100)
+    first, again = aws.make(), aws.make()
+    aws.faults.visible_after = 0.5
+    creating = asyncio.ensure_future(first.create(launch()))
+    await asyncio.to_thread(aws.ec2.began.wait)
+    made = await again.create(launch(user_data=b"#cloud-config\n# another key\n"))
+    assert (await creating).id == made.id
+    assert aws.ledger.made["instance"] == 1
+    await again.delete(made.id)
+    for one in (first, again):
+        await one.close()

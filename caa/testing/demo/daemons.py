@@ -6,11 +6,14 @@ import socket
 import sys
 import time
 from asyncio.subprocess import Process
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from caa.errors import Unavailable
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,20 @@ class Daemons:
         process = self.running.pop(name)
         process.kill()
         await process.wait()
+
+    async def unharmed(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`; `Unavailable` as soon as a daemon ends that nobody here told to. Calls to it wait."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                for name, process in self.running.items():
+                    if process.returncode is not None:
+                        raise Unavailable(f"caa {name} ended in mid-run ({process.returncode}): see its log")
+                await asyncio.wait({task}, timeout=0.2)
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _reap(self, process: Process) -> None:
         try:

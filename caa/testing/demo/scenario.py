@@ -141,7 +141,7 @@ async def _judged(plan: Plan, daemons: Daemons, *, stage: Stage, result: Result)
     """Run the pods and look for what they left; not when it is cancelled, for then everything is cleared."""
     ready = await stage.look()
     try:
-        await _pods(plan, daemons, stage=stage, result=result)
+        await daemons.unharmed(_pods(plan, daemons, stage=stage, result=result))
     except Exception:
         result.left_over = await stage.settled(ready, DAEMONS_OWN, daemons=daemons)
         raise
