@@ -28,7 +28,10 @@ apt() {
 apt update
 cd "$to/apt/archives"
 apt download "$@"
-for package in *.deb; do dpkg-deb -x "$package" "$to"; done
+for package in *.deb; do
+  dpkg-deb -x "$package" "$to"
+  dpkg-deb -W --showformat='${Package} ${Version} ${Architecture}\n' "$package"
+done
 rm -r "$to/apt"
 """
 
@@ -51,12 +54,32 @@ class Files:
         raise ConfigError(f"{file} is not there for {self.there}: its package has to be fetched too")
 
 
-def fetch(shop: Workshop, to: str, *, architecture: str) -> None:
+Package = dict[str, str]  # a row of mkosi's manifest: type, name, version, architecture
+
+
+def fetch(shop: Workshop, to: str, *, architecture: str) -> list[Package]:
     """Put CPython and the packages that the guest imports below `to`, a folder as the build tree sees it."""
+    call = ["sh", "-c", _FETCH, "sh", _NAMES[architecture][0], to, *_wanted(shop)]
+    return _packages(shop.run(call, f"fetch CPython for {architecture}"))
+
+
+def installed(shop: Workshop) -> list[Package]:
+    """The packages of the build tree itself from which the guest has CPython and what it imports."""
+    call = ["dpkg-query", "-W", "--showformat=${Package} ${Version} ${Architecture}\n", *_wanted(shop)]
+    return _packages(shop.run(call, "ask for CPython's packages"))
+
+
+def _wanted(shop: Workshop) -> list[str]:
     python = shop.run(["python3", "-c", "import sys; print('python%d.%d' % sys.version_info[:2])"], "ask for CPython")
     name = python.strip()
-    packages = [f"{name}-minimal", f"lib{name}-minimal", f"lib{name}-stdlib", "python3-yaml"]
-    shop.run(["sh", "-c", _FETCH, "sh", _NAMES[architecture][0], to, *packages], f"fetch CPython for {architecture}")
+    return [f"{name}-minimal", f"lib{name}-minimal", f"lib{name}-stdlib", "python3-yaml"]
+
+
+def _packages(listing: str) -> list[Package]:
+    """The rows of a listing of names, versions and architectures."""
+    rows = (line.split() for line in listing.splitlines() if line.strip())
+    keys = ("name", "version", "architecture")
+    return [{"type": "deb", **dict(zip(keys, row, strict=True))} for row in rows]
 
 
 def triplet(architecture: str) -> str:

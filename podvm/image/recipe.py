@@ -99,7 +99,7 @@ def _build(wish: Wish, cache: Path, *, to: Path) -> list[Path]:
     (cache / "packages").mkdir(exist_ok=True)
     binds = {"/code": _CODE, "/out": work, "/packages": cache / "packages"}
     shop = workshop.opened(cache, binds, mirror=wish.mirror, architecture=wish.architecture)
-    sizes = _guest(shop, wish, work=work)
+    about = _guest(shop, wish, work=work)
     _extras(wish, work / "extra", cache=cache)
     _sources(shop, work / "sandbox")
     (work / "result").mkdir()
@@ -111,7 +111,7 @@ def _build(wish: Wish, cache: Path, *, to: Path) -> list[Path]:
         shop.run(command(wish), f"build {wish.name}", log=work / "log")
         if wish.architecture not in WITH_UEFI:
             _write(work / "result/podvm.cmdline", direct.command_line(shop, command(wish)))
-        made = _papers(wish, work / "result", sizes=sizes, to=to)
+        made = _papers(wish, work / "result", about=about, to=to)
     finally:
         shutil.rmtree(work / "keys", ignore_errors=True)
     shutil.rmtree(work)  # after a failure it stays, with mkosi's log
@@ -121,7 +121,7 @@ def _build(wish: Wish, cache: Path, *, to: Path) -> list[Path]:
 def guest_sizes(cache: Path, work: Path) -> dict[str, int]:
     """The bytes of CPython and of our code in an image with the Kata agent."""
     agent = Input(name=inputs.AGENT, source="path:", sha256="0" * 64)
-    return _guest(workshop.opened(cache, {"/code": _CODE, "/out": work}), Wish(rows=(agent,)), work=work)
+    return _guest(workshop.opened(cache, {"/code": _CODE, "/out": work}), Wish(rows=(agent,)), work=work).sizes
 
 
 def command(wish: Wish) -> list[str]:
@@ -139,7 +139,15 @@ def command(wish: Wish) -> list[str]:
     ]  # fmt: skip
 
 
-def _guest(shop: Workshop, wish: Wish, *, work: Path) -> dict[str, int]:
+@dataclass(frozen=True, slots=True)
+class _Guest:
+    """CPython and our code in the image: their bytes, and the packages where CPython and its modules are from."""
+
+    sizes: dict[str, int]
+    packages: list[foreign.Package]
+
+
+def _guest(shop: Workshop, wish: Wish, *, work: Path) -> _Guest:
     (work / "python").mkdir()
     call = ["python3", "-m", "podvm.image.guest", "/out/guest", "--packages=/out/python"]
     # An extension module of another architecture would be of no use, and protobuf has its work in Python too.
@@ -148,11 +156,12 @@ def _guest(shop: Workshop, wish: Wish, *, work: Path) -> dict[str, int]:
         call.append("--stand-in")
         for name in _STAND_IN_PACKAGES:
             shutil.copytree(_package(name), work / "python" / name, ignore=left_out)
+    packages = foreign.installed(shop) if not shop.foreign else []
     if shop.foreign:
-        foreign.fetch(shop, "/out/foreign", architecture=wish.architecture)
+        packages = foreign.fetch(shop, "/out/foreign", architecture=wish.architecture)
         call += ["--foreign", "/out/foreign", foreign.triplet(wish.architecture)]
     python, ours = shop.run(call, "gather CPython for the guest").split()
-    return {"python": int(python), "ours": int(ours)}
+    return _Guest({"python": int(python), "ours": int(ours)}, packages)
 
 
 def _package(name: str) -> Path:
@@ -187,13 +196,14 @@ def _sources(shop: Workshop, to: Path) -> None:
     _write(to / "etc/apt/sources.list.d/mkosi.sources", "\n".join(texts))
 
 
-def _papers(wish: Wish, result: Path, *, sizes: dict[str, int], to: Path) -> list[Path]:
+def _papers(wish: Wish, result: Path, *, about: _Guest, to: Path) -> list[Path]:
     """Move what was made to its place: image, UKI, manifest, bill of materials, measurements, sums."""
     to.mkdir(parents=True, exist_ok=True)
     manifest = json.loads((result / "podvm.manifest").read_text())
     rows = inputs.chosen(wish.rows, wish.architecture)
-    manifest |= {"inputs": [[row.name, row.source, row.sha256] for row in rows], "bytes": sizes, "test": wish.is_test}
-    manifest |= {"confidential": wish.confidential, "tpm": wish.presence}
+    manifest |= {"inputs": [[row.name, row.source, row.sha256] for row in rows], "test": wish.is_test}
+    manifest |= {"bytes": about.sizes, "confidential": wish.confidential, "tpm": wish.presence}
+    manifest["packages"] = [*manifest["packages"], *about.packages]
     made = [_put(to / f"{wish.name}.manifest.json", json.dumps(manifest, indent=2).encode() + b"\n")]
     made.append(_put(to / f"{wish.name}.cdx.json", bill.document(manifest, rows, image=wish.name, version=_version())))
     uki = result / "podvm.efi"

@@ -3,12 +3,14 @@
 import json
 import struct
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from caa.errors import ConfigError
 from podvm.image import direct, emulate, foreign, recipe
 from podvm.image.foreign import Files
+from podvm.image.workshop import Workshop
 
 # ELF's e_machine as <elf.h> has it, and whether the most significant byte comes first.
 MACHINES = {"amd64": (62, False), "arm64": (183, False), "s390x": (22, True), "ppc64le": (21, False)}
@@ -52,6 +54,26 @@ def test_a_library_is_that_of_the_other_architecture(tmp_path: Path) -> None:
     assert files.of(Path("/out/python/structlog/dev.py")) == Path("/out/python/structlog/dev.py")
     with pytest.raises(ConfigError, match="is not there for aarch64-linux-gnu: its package has to be fetched"):
         files.of(Path("/usr/lib/python3/dist-packages/x.cpython-313-x86_64-linux-gnu.so"))
+
+
+class Shop:
+    """A build tree that answers."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+
+    def run(self, command: list[str], _what: str) -> str:
+        self.calls.append(command)
+        listing = "python3.13-minimal 3.13.5-2 amd64\npython3-yaml 6.0.2-1+b2 amd64\n"
+        return "python3.13\n" if command[0] == "python3" else listing
+
+
+def test_cpython_is_in_the_list_of_what_an_image_holds() -> None:
+    shop = cast("Workshop", tree := Shop())
+    row = {"type": "deb", "name": "python3.13-minimal", "version": "3.13.5-2", "architecture": "amd64"}
+    assert foreign.installed(shop)[0] == row
+    assert foreign.fetch(shop, "/out/foreign", architecture="ppc64le")[0] == row
+    assert tree.calls[-1][4:7] == ["ppc64el", "/out/foreign", "python3.13-minimal"]
 
 
 def table(*rows: tuple[str, str]) -> str:
