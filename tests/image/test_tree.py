@@ -50,6 +50,20 @@ def test_production_lets_nobody_in(built: Any, tree: Callable[[Path], Path]) -> 
     the_rest_of_the_recipe_is_there(root, presence="auto")
 
 
+def test_cpython_is_what_the_guest_needs_and_no_more(built: Any, tree: Callable[[Path], Path]) -> None:
+    """xfsprogs has the whole of it installed, and ICU, for a program that no pod VM needs."""
+    root = tree(built.file("raw"))
+    (library,) = root.glob("usr/lib/python3*")
+    assert not list(library.rglob("*.py")) + list(library.rglob("__pycache__")) + list(root.glob("usr/lib/*/libicu*"))
+    assert {"mkfs.xfs", "mkfs.ext4", "python3"} <= programs(root)
+    assert not (library / "tkinter").exists()
+    python = sum(file.stat().st_size for file in library.rglob("*.so")) + (root / "usr/bin/python3").stat().st_size
+    assert python < 12 << 20
+    for program in ("mkfs.xfs", "mkfs.ext4"):
+        command = ["chroot", str(root), f"/usr/sbin/{program}", "-V"]
+        assert subprocess.run(command, capture_output=True, check=False).returncode == 0, program
+
+
 def the_rest_of_the_recipe_is_there(root: Path, *, presence: str) -> None:
     """What every image has."""
     for unit in PHASES:
