@@ -17,6 +17,7 @@ KEYS = (
 _SERVER_ERROR, _TOO_MANY, _UNAUTHORISED, _FORBIDDEN, _EXISTS = 500, 429, 401, 403, 412
 _TEXT_LIMIT = 600  # characters of a cloud's words in an error
 _OF_PEOPLE = ("SharedTokenCache", "VisualStudioCode", "AzureCli", "AzurePowerShell", "AzureDeveloperCli")
+_CONTEXT = re.compile(r"<ssl\.SSLContext object at 0x[0-9a-f]+>")
 _LINKS = re.compile(r"See the troubleshooting guide for more information: \S+")
 
 
@@ -88,7 +89,7 @@ def _short(error: Any) -> str:
     attempts = [one.strip() for one in said.splitlines() if one.startswith("\t")]
     if attempts:  # the SDK's chain: what a person logs in with is no news on a node
         said = "; ".join(_LINKS.sub("", one).strip() for one in attempts if not one.startswith(_OF_PEOPLE))
-    return " ".join(said.split()).rstrip(". ")[:_TEXT_LIMIT]
+    return " ".join(_CONTEXT.sub("yes", said).split()).rstrip(". ")[:_TEXT_LIMIT]
 
 
 def _seconds(error: Any) -> float:

@@ -8,6 +8,7 @@ each instance by its name, both in JSON.
 """
 
 import argparse
+import errno
 import json
 import shlex
 import signal
@@ -68,7 +69,12 @@ def serve(name: str, opened: Callable[[Path, int], AbstractContextManager[Offer]
     asked = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fake-cloud-")))
-        offer = stack.enter_context(opened(folder, asked.port))
+        try:
+            offer = stack.enter_context(opened(folder, asked.port))
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise
+            parser.error(f"--port {asked.port}: {error.strerror}")
         if asked.boot:
             offer.attach(stack.enter_context(closing(Machines(asked.boot.absolute(), GROUNDS[name]))))
         desk = stack.enter_context(Wire(Desk(offer)))

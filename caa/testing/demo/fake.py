@@ -50,7 +50,7 @@ class Fake:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", f"tests.fakes.{provider}", "--boot", str(paths.vms)),
                 cwd=_ROOT,
-                env=environ,
+                env={**environ, "TMPDIR": str(paths.top)},  # goes with the demo, even when it is killed
                 stdin=DEVNULL,
                 stdout=PIPE,
                 stderr=log,

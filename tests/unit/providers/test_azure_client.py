@@ -158,6 +158,11 @@ def test_no_answer_or_nobody_elses_is_worth_another_try(error: Exception) -> Non
     assert "AZURE_RESOURCE_MANAGER_ENDPOINT" in str(found)
 
 
+def test_nothing_of_the_program_is_told() -> None:
+    said = "Cannot connect to host x:443 ssl:<ssl.SSLContext object at 0x7f86cd16bbf0> [Connect call failed]"
+    assert "host x:443 ssl:yes [Connect" in str(of_error("x", ServiceRequestError(said)))
+
+
 def test_long_texts_are_cut() -> None:
     assert len(str(of_error("x", refused(400, Said("InvalidParameter", "a\n" * 5000))))) < 900
 
