@@ -1,6 +1,8 @@
 """What the clouds' drivers refuse before they begin, because no cloud would take it: each with its setting's name."""
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -44,3 +46,15 @@ def test_what_cannot_be_is_refused_at_once(driver: ModuleType, settings: Mapping
 def test_what_can_be_is_taken(driver: ModuleType, settings: Mapping[str, str]) -> None:
     own = _GCP if driver is gcp else {}
     assert driver.make(load((*NODE_ROWS, *driver.SETTINGS), {**own, **settings}))
+
+
+@pytest.mark.parametrize("driver", [aws, azure, gcp], ids=["aws", "azure", "gcp"])
+def test_the_example_of_the_page_is_taken(driver: ModuleType) -> None:
+    name = driver.__name__.rpartition(".")[2]
+    page = (Path(__file__).parents[3] / "docs/providers" / f"{name}.md").read_text()
+    (start,) = re.findall(rf"^CLOUD_PROVIDER={name}\n(?:[A-Z_]+=.*\n)+", page, re.MULTILINE)
+    example = dict(line.split("=", 1) for line in start.splitlines())
+    settings = load((*NODE_ROWS, *driver.SETTINGS), example)
+    assert driver.make(settings)
+    known = {item.row.env for item in settings} | {"CLOUD_PROVIDER", "CAA_CLUSTER_ID"}
+    assert not example.keys() - known
