@@ -78,7 +78,8 @@ def serve(name: str, opened: Callable[[Path, int], AbstractContextManager[Offer]
         if asked.boot:
             offer.attach(stack.enter_context(closing(Machines(asked.boot.absolute(), GROUNDS[name]))))
         desk = stack.enter_context(Wire(Desk(offer)))
-        settings = {"CLOUD_PROVIDER": name, **offer.settings, "FAKE_CLOUD_URL": desk.url}
+        catalogue = {"CAA_CATALOGUE_DIR": str(folder / "catalogue")}  # a node's own has the types of a real cloud
+        settings = {"CLOUD_PROVIDER": name, **offer.settings, **catalogue, "FAKE_CLOUD_URL": desk.url}
         _until_told([f"export {key}={shlex.quote(value)}\n" for key, value in settings.items()])
         sys.stderr.write(f"\n{offer.ledger()}\n")
 
