@@ -12,6 +12,8 @@ from caa.provider.clock import Clock
 T = TypeVar("T")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0  # seconds between tries where the cloud says nothing
+# Others may use up the same account: throttled, we go at half the pace, and find back with each call that is answered.
+_SLOWER, _SLOWEST, _FASTER = 2.0, 16.0, 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +29,7 @@ class Pacing:
     """The budget of one cloud. Who comes first is served first, so nobody starves."""
 
     def __init__(self, rate: Rate, clock: Clock) -> None:
-        self._pause = 1 / rate.per_second
+        self._usual = self._pause = 1 / rate.per_second
         self._ahead = (rate.burst - 1) * self._pause
         self._clock = clock
         self._next = clock.now() - self._ahead
@@ -51,7 +53,10 @@ class Pacing:
 
     def hold(self, seconds: float) -> None:
         """Nobody calls for so long: the cloud said so. Who already waits gets a later turn."""
-        until = self._clock.now() + seconds
+        now = self._clock.now()
+        if now >= self._held_until:  # the other calls that were under way tell the same
+            self._pause = min(self._pause * _SLOWER, self._usual * _SLOWEST)
+        until = now + seconds
         self._held_until = max(self._held_until, until)
         self._next = max(self._next, until)
 
@@ -65,7 +70,7 @@ class Pacing:
         for left in reversed(range(tries)):
             await self.turn()
             try:
-                return await attempt()
+                answer = await attempt()
             except Throttled as error:
                 if not left:
                     raise
@@ -74,5 +79,8 @@ class Pacing:
                 if not left or not repeatable:
                     raise
                 await self._clock.sleep(pause)
+            else:
+                self._pause = max(self._pause * _FASTER, self._usual)
+                return answer
             pause = min(pause * 2, _LONGEST_PAUSE)
         raise ValueError("tries has to be 1 or more")

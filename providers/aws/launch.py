@@ -58,10 +58,7 @@ class Fleet:
     async def existing(self, plan: translate.Plan) -> str:
         """The id of a living instance that was made for this very sandbox before, "" when there is none."""
         found = await self._by_sandbox.see(plan.request.sandbox)
-        mine = shapes.owned(found) if found else None
-        if not found or not mine or (mine.owner, mine.name) != (plan.request.owner, plan.request.name):
-            return ""
-        return "" if shapes.state(found) in shapes.ENDING else str(found["InstanceId"])
+        return _living(plan, found) if found else ""
 
     async def finish(self, plan: translate.Plan, name: str, *, seen: shapes.Reply | None = None) -> Instance:
         """Volumes, public addresses, and the wait for an address. Doing it twice is doing it once."""
@@ -167,8 +164,8 @@ class Fleet:
         One of a node that crashed may be too new to be listed; a second one would be made beside it.
         """
         for _ in range(self._waits.looks):
-            if (made := await self.existing(plan)) or await self._all("client-token", [token]):
-                return made
+            if listed := await self._all("client-token", [token]):
+                return next(filter(None, (_living(plan, one) for one in listed)), "")
             await self._clock.sleep(self._waits.poll)
         return ""
 
@@ -317,6 +314,14 @@ class Fleet:
             wanted = [{"Name": key, "Values": values[at : at + _FILTER_VALUES]}]
             found += await pages(self._ec2, wanted)
         return found
+
+
+def _living(plan: translate.Plan, found: shapes.Reply) -> str:
+    """The id of an instance that lives and is this very sandbox's, else ""."""
+    mine = shapes.owned(found)
+    if not mine or (mine.owner, mine.name) != (plan.request.owner, plan.request.name):
+        return ""
+    return "" if shapes.state(found) in shapes.ENDING else str(found["InstanceId"])
 
 
 async def pages(ec2: Ec2, wanted: list[dict[str, Any]]) -> list[shapes.Reply]:

@@ -275,9 +275,9 @@ class Ec2:
             return reply
         name = re.search(rb"<instanceId>(i-[0-9a-f]+)</instanceId>", reply.body)
         assert name
-        self._began(name[1].decode(), form)
         if token:
             self._tokens[token] = (digest, name[1].decode(), reply.body)
+        self._began(name[1].decode(), form)
         if self.on_launch:
             self.on_launch(name[1].decode())
         self._sync()
@@ -291,7 +291,6 @@ class Ec2:
 
     def _began(self, name: str, form: Mapping[str, str]) -> None:
         cpu = {key.removeprefix("CpuOptions."): value for key, value in form.items() if key.startswith("CpuOptions.")}
-        self.began.set()
         self.instances[name] = Known(born=time.monotonic(), cpu=cpu, form=dict(form))
         instance = self.backend.get_instance(name)
         tags = _tags_of(form, "network-interface")
@@ -302,6 +301,7 @@ class Ec2:
         user_data = base64.b64decode(form["UserData"]) if form.get("UserData") else None
         guest = Guest(address=IPv4Address(instance.private_ip), user_data=user_data, after=self.delays.pending)
         self.host.begin(name, guest)
+        self.began.set()
         self._advance()
 
     def _end(self, names: set[str]) -> None:

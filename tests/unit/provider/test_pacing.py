@@ -129,3 +129,23 @@ async def test_what_may_not_be_repeated_is_repeated_only_when_nothing_was_done(e
     with pytest.raises(ProviderUnavailable):
         await Pacing(RATE, FakeClock()).call(attempt, repeatable=False)
     assert len(tried) == count
+
+
+async def test_throttled_it_goes_at_half_the_pace_and_finds_back() -> None:
+    """Others may use up the same account: who goes on at full pace is refused again and again."""
+    clock = FakeClock(0)
+    pacing = Pacing(Rate(per_second=10, burst=1, creates=1), clock)
+    refusals = [Throttled("slow down", retry_after=5), Throttled("slow down", retry_after=5)]
+    times = []
+
+    async def call() -> None:
+        times.append(round(clock.now(), 3))
+        if refusals:
+            raise refusals.pop()
+
+    for _ in range(40):
+        await pacing.call(call)
+    gaps = [round(later - earlier, 3) for earlier, later in pairwise(times)]
+    assert gaps[2] == 0.4  # after two refusals
+    assert gaps[2:] == sorted(gaps[2:], reverse=True)
+    assert gaps[-1] == 0.1
