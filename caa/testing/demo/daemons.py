@@ -152,7 +152,10 @@ class Daemons:
         await process.wait()
 
     async def unharmed(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`; `Unavailable` as soon as a daemon ends that nobody here told to. Calls to it wait."""
+        """The result of `work`; `Unavailable` as soon as a daemon ends that nobody here told to. Calls to it wait.
+
+        Cancelled, it leaves to `work` whether that is an end as any other.
+        """
         task = asyncio.ensure_future(work)
         try:
             while not task.done():
@@ -160,6 +163,14 @@ class Daemons:
                     if process.returncode is not None:
                         raise Unavailable(f"caa {name} ended in mid-run ({process.returncode}): see its log")
                 await asyncio.wait({task}, timeout=0.2)
+            return task.result()
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait({task})
+            if task.cancelled():
+                raise
+            if (this := asyncio.current_task()) is not None:
+                this.uncancel()
             return task.result()
         finally:
             task.cancel()
