@@ -70,6 +70,21 @@ def test_every_test_belongs_to_a_suite() -> None:
     nothing(folders - named)
 
 
+def test_what_a_test_needs_is_installed_by_the_set_up() -> None:
+    """On a fresh machine such a test would skip, and fail in CI. Go comes from a lock of its own."""
+    rows = (line.split() for line in (ROOT / ".ci/packages.txt").read_text().splitlines())
+    known = {row[0] for row in rows if row} | {"go"}
+    named = {
+        (str(path.relative_to(ROOT)), one.value)
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "needs"
+        for one in call.args
+        if isinstance(one, ast.Constant) and isinstance(one.value, str)
+    }
+    nothing(f"{path}: {tool}" for path, tool in named if not {tool, Path(tool).name} & known)
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     broken = []
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")]:
