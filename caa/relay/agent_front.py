@@ -63,11 +63,11 @@ class AgentFront:
         if link is not None and link.target.same_peer(target):
             target.volumes = link.target.volumes or target.volumes  # a node that lost its store knows none
             if link.connected():
-                link.target = target
+                link.aim(target)
                 waiter.done()
                 return
             if link.dialling():
-                link.target = target
+                link.aim(target)
                 link.wait(seconds, waiter)
                 return
         self.close(sandbox, "a newer request opens it towards another peer")

@@ -287,6 +287,12 @@ class Link:
         self.session = None
         return PlainMux(front.loop, sock, tls=tls, watch=front.watch, keeper=self)
 
+    def aim(self, target: Target) -> None:
+        """The same peer, as a later request describes it."""
+        self.target = target
+        if self.mux is not None:
+            self.see(self.mux)
+
     def see(self, mux: PlainMux | SessionMux) -> None:
         """Let the mux look at the requests that tell the guest of the pod's volumes."""
         if self.target.volumes:

@@ -119,6 +119,13 @@ def test_a_node_that_has_lost_its_records_takes_nothing_away(
     assert received(agent) == [told("a")]
 
 
+def test_a_link_that_is_up_already_learns_of_the_volumes(relay: Any, open_pod: Any, shim: Any, agent: Any) -> None:
+    open_pod(relay, b"")
+    open_pod(relay)
+    assert shim(relay.agent_socket()).call("CreateContainer", request("a"))[0] == OK
+    assert received(agent) == [told("a")]
+
+
 def test_a_request_that_is_no_message_is_refused(relay: Any, open_pod: Any, shim: Any, agent: Any) -> None:
     open_pod(relay)
     client = shim(relay.agent_socket())
