@@ -5,6 +5,7 @@ succeeds when there is nothing to undo, and may be called any number of times: a
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -201,8 +202,10 @@ class Link:
         try:
             await self.links.open(request, deadline)
         except CaaError as error:
-            text = f"{error}{await self._last_words(record, deadline)}"
-            raise StepFailed(text, code=error.code, retryable=error.retryable) from error
+            said = await self._last_words(record, deadline)
+            if not said:
+                raise
+            raise StepFailed(f"{error}{said}", code=error.code, retryable=error.retryable) from error
         return record
 
     async def _last_words(self, record: Sandbox, deadline: float | None) -> str:
@@ -211,7 +214,7 @@ class Link:
         if self.console is None or record.instance is None:
             return ""
         now = asyncio.get_running_loop().time()
-        end = min(now + _LAST_WORDS, now + _LAST_WORDS if deadline is None else deadline - _LAST_WORDS_MARGIN)
+        end = min(now + _LAST_WORDS, math.inf if deadline is None else deadline - _LAST_WORDS_MARGIN)
         try:
             async with asyncio.timeout_at(end):
                 return ending(await self.console(record.instance))

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from caa.errors import Code, NotSupported, StepFailed, Unavailable
+from caa.errors import CaaError, Code, NotSupported, StepFailed, Unavailable
 from caa.model.ids import InstanceId, SandboxId
 from caa.model.sandbox import Phase, PodSpec, Sandbox
 from caa.sandbox.ports import LinkRequest, LinkState
@@ -41,9 +41,9 @@ class NoAgent:
         return []
 
 
-async def _says(console: Console | None, *, within: float | None = None) -> StepFailed:
+async def _says(console: Console | None, *, within: float | None = None) -> CaaError:
     deadline = None if within is None else asyncio.get_running_loop().time() + within
-    with pytest.raises(StepFailed) as caught:
+    with pytest.raises((StepFailed, Unavailable)) as caught:
         await Link(NoAgent(), console).up(RECORD, deadline)
     return caught.value
 
@@ -76,4 +76,7 @@ async def test_a_slow_cloud_does_not_cost_the_deadline() -> None:
 
 
 async def test_a_driver_without_one() -> None:
-    assert str(await _says(None)) == "podvm-web-aaaaaaaa was not reached"
+    """As where a running pod's link is opened again: the error stays what the links have raised."""
+    error = await _says(None)
+    assert type(error) is Unavailable
+    assert str(error) == "podvm-web-aaaaaaaa was not reached"
