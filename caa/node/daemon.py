@@ -17,7 +17,7 @@ import structlog
 from caa.config import identity, node, relay
 from caa.config.lifetimes import DRAIN_GRACE
 from caa.config.load import Loaded, Settings
-from caa.errors import ConfigError, ProviderError
+from caa.errors import ConfigError, ProviderError, StateError
 from caa.logs import configure
 from caa.model.instance import Severity
 from caa.node.hypervisor_api import HypervisorApi, announce_on
@@ -117,7 +117,10 @@ class _Daemon:
         stack.push_async_callback(self._undo_starts)
         stack.push_async_callback(server.close)
         stack.callback(self.parts.service.closing)  # runs first: hanging up on callers must not undo their starts
-        await server.listen(str(socket_of(self.settings, SOCKET)))
+        path = socket_of(self.settings, SOCKET)
+        if not path.parent.is_dir():
+            raise StateError(f"there is no folder {path.parent}: start `caa relay` first, with the same CAA_RUN_DIR")
+        await server.listen(str(path))
 
     async def _serve_probe(self, stack: AsyncExitStack) -> None:
         port = self.settings[node.PROBE_PORT]
@@ -220,7 +223,8 @@ class _Daemon:
             return
         for finding in findings:
             tell = log.info if finding.severity is Severity.OK else log.warning
-            tell("checked", subject=finding.subject, severity=finding.severity, detail=finding.detail)
+            about = {"subject": finding.subject, "detail": finding.detail, "remedy": finding.remedy}
+            tell("checked", severity=finding.severity, **about)
         bad = [one for one in findings if one.severity is Severity.ERROR]
         if bad:
             told = (f"{one.subject}: {one.detail}" + (f" -> {one.remedy}" if one.remedy else "") for one in bad)

@@ -174,8 +174,7 @@ async def listen(path: str, owner: Callable[[ByteStream], Receiver]) -> Listener
             server = await loop.create_unix_server(lambda: ByteStream(owner), sock=listening, backlog=_BACKLOG)
         return Listener(target, server)
     except OSError as error:
-        hint = "; start `caa relay` first, with the same CAA_RUN_DIR" if isinstance(error, FileNotFoundError) else ""
-        raise StateError(f"cannot listen on {path}: {error.strerror or error}{hint}") from error
+        raise StateError(f"cannot listen on {path}: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -133,6 +133,13 @@ async def test_a_second_one_on_the_same_state_is_refused(daemon: Daemon) -> None
     assert (await daemon.end(first))[0] == 0
 
 
+async def test_without_the_relays_folder_it_says_what_to_start(daemon: Daemon) -> None:
+    process = await daemon.spawn(CAA_RUN_DIR=f"{daemon.folder}/absent")
+    _, err = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode != 0
+    assert b"absent: start `caa relay` first, with the same CAA_RUN_DIR" in err
+
+
 async def test_a_second_one_may_wait_and_take_over(daemon: Daemon) -> None:
     first = await daemon.spawn()
     client = await daemon.client()
