@@ -97,6 +97,17 @@ def _build(wish: Wish, cache: Path, *, to: Path) -> list[Path]:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     (cache / "packages").mkdir(exist_ok=True)
+    try:
+        if wish.signer is not None:
+            wish.signer.copy(work / "keys")  # first: a wrong key is told before minutes of work
+        made = _made(wish, cache, work=work, to=to)
+    finally:
+        shutil.rmtree(work / "keys", ignore_errors=True)
+    shutil.rmtree(work)  # after a failure it stays, with mkosi's log
+    return made
+
+
+def _made(wish: Wish, cache: Path, *, work: Path, to: Path) -> list[Path]:
     binds = {"/code": _CODE, "/out": work, "/packages": cache / "packages"}
     shop = workshop.opened(cache, binds, mirror=wish.mirror, architecture=wish.architecture)
     about = _guest(shop, wish, work=work)
@@ -104,18 +115,11 @@ def _build(wish: Wish, cache: Path, *, to: Path) -> list[Path]:
     _sources(shop, work / "sandbox")
     (work / "result").mkdir()
     (work / "workspace").mkdir()
-    if wish.signer is not None:
-        wish.signer.copy(work / "keys")
     sys.stderr.write(f"image: mkosi builds {wish.name}, which takes minutes\n")
-    try:
-        shop.run(command(wish), f"build {wish.name}", log=work / "log")
-        if wish.architecture not in WITH_UEFI:
-            _write(work / "result/podvm.cmdline", direct.command_line(shop, command(wish)))
-        made = _papers(wish, work / "result", about=about, to=to)
-    finally:
-        shutil.rmtree(work / "keys", ignore_errors=True)
-    shutil.rmtree(work)  # after a failure it stays, with mkosi's log
-    return made
+    shop.run(command(wish), f"build {wish.name}", log=work / "log")
+    if wish.architecture not in WITH_UEFI:
+        _write(work / "result/podvm.cmdline", direct.command_line(shop, command(wish)))
+    return _papers(wish, work / "result", about=about, to=to)
 
 
 def guest_sizes(cache: Path, work: Path) -> dict[str, int]:

@@ -1,6 +1,5 @@
 """Signing a UKI for Secure Boot with the deployer's key: which files, and what mkosi and ukify are told."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,20 +26,26 @@ class Signer:
     certificate: Path
 
     def copy(self, to: Path) -> None:
-        """Where the build tree sees them, for root alone; whoever calls removes them. Raises `ConfigError`."""
+        """Where the build tree sees them, for root alone; whoever calls removes them. Raises `ConfigError`, and then
+        nothing was written."""
+        contents = {_KEY: _pem(self.key, b"PRIVATE KEY"), _CERTIFICATE: _pem(self.certificate, b"CERTIFICATE")}
         to.mkdir(mode=0o700)
-        for file, name, word in ((self.key, _KEY, b"PRIVATE KEY"), (self.certificate, _CERTIFICATE, b"CERTIFICATE")):
-            try:
-                content = file.read_bytes()
-            except OSError as error:
-                raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
-            if b"-----BEGIN " not in content or word not in content:
-                raise ConfigError(f"{file} holds no {word.decode().lower()} in PEM")
-            if b"ENCRYPTED" in content:
-                raise ConfigError(f"{file} has a pass phrase: give a key without one (openssl pkey -in KEY -out PLAIN)")
+        for name, content in contents.items():
             place = to / name
             place.touch(mode=0o600)
-            shutil.copyfile(file, place)
+            place.write_bytes(content)
+
+
+def _pem(file: Path, word: bytes) -> bytes:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+    if b"-----BEGIN " not in content or word not in content:
+        raise ConfigError(f"{file} holds no {word.decode().lower()} in PEM")
+    if b"ENCRYPTED" in content:
+        raise ConfigError(f"{file} has a pass phrase: give a key without one (openssl pkey -in KEY -out PLAIN)")
+    return content
 
 
 def signer(key: Path | None, certificate: Path | None) -> Signer | None:

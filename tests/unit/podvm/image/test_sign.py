@@ -1,11 +1,12 @@
 """Keys for Secure Boot: both or none, PEM, without a pass phrase; where they go and what is told to whom."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from caa.errors import ConfigError
-from podvm.image import sign
+from podvm.image import recipe, sign
 from podvm.image.recipe import Wish, command
 from podvm.image.sign import Signer
 
@@ -49,6 +50,15 @@ def test_what_cannot_sign_is_refused(signer: Signer, tmp_path: Path, file: str, 
     (tmp_path / file).write_text(text)
     with pytest.raises(ConfigError, match=reason):
         signer.copy(tmp_path / "keys")
+    assert not (tmp_path / "keys").exists()  # no key beside a certificate that is none
+
+
+def test_a_wrong_key_is_told_before_anything_is_made(signer: Signer, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(recipe.workshop, "opened", lambda *_, **__: pytest.fail("the build began"))
+    signer.certificate.write_text("DER")
+    with pytest.raises(ConfigError, match="holds no certificate"):
+        recipe.build(Wish(signer=signer), tmp_path / "cache", to=tmp_path)
+    assert not list((tmp_path / "cache").rglob("*.key"))
 
 
 def test_a_missing_key_is_named(signer: Signer, tmp_path: Path) -> None:
