@@ -23,7 +23,7 @@ _FORMATS = MappingProxyType(
     }
 )
 # Before the command of `workshop`: the identities are those of the machine, written from outside.
-WAIT = "echo there; read -r go\n"
+WAIT = "echo there; read -r go || exit 71\n"
 REGISTER = """
 mount -t binfmt_misc none /proc/sys/fs/binfmt_misc || { echo "no formats of its own" >&2; exit 70; }
 printf '%s' "$FORMAT" >/proc/sys/fs/binfmt_misc/register
@@ -81,5 +81,11 @@ def _give_identities(process: subprocess.Popen[str]) -> None:
     if process.stdout is None or process.stdout.readline() != "there\n":
         said = process.communicate()[1].strip()
         raise ConfigError(f"no user namespace can be made ({said}): build on a machine of the image's architecture")
-    for table in ("uid_map", "gid_map"):
-        Path(f"/proc/{process.pid}/{table}").write_text(_ALL)
+    try:
+        for table in ("uid_map", "gid_map"):
+            Path(f"/proc/{process.pid}/{table}").write_text(_ALL)
+    except OSError as error:  # a container whose root is not the machine's
+        raise ConfigError(
+            f"the machine's users cannot be had in a user namespace ({error}): build on a machine of the image's "
+            "architecture, or outside of this container"
+        ) from error

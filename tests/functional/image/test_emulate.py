@@ -1,5 +1,7 @@
 """Namespaces in which another architecture is emulated: who one is there, and what an old kernel is told."""
 
+from pathlib import Path
+
 import pytest
 
 from caa.errors import ConfigError
@@ -35,3 +37,11 @@ def test_an_old_kernel_is_named() -> None:
 def test_where_no_namespace_can_be_made() -> None:
     with pytest.raises(ConfigError, match=r"no user namespace can be made .*: build on a machine of the image's arch"):
         emulate.run(["no-such-program"], env=ENV, timeout=20)
+
+
+def test_where_users_cannot_be_given_the_command_does_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in a container whose root is not the machine's."""
+    monkeypatch.setattr(emulate, "_ALL", "0 0 4294967295\n0 0 1\n")  # the kernel refuses what overlaps
+    with pytest.raises(ConfigError, match=r"the machine's users cannot be had in a user namespace .*Invalid argument"):
+        run(f"touch {tmp_path}/ran")
+    assert not (tmp_path / "ran").exists()
