@@ -13,6 +13,7 @@ T = TypeVar("T")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0  # seconds between tries where the cloud says nothing
 # Others may use up the same account: throttled, we go at half the pace, and find back with each call that is answered.
+# What was under way when another one was refused was sent at the pace of before, and says nothing of the new one.
 _SLOWER, _SLOWEST, _FASTER = 2.0, 16.0, 0.9
 
 
@@ -53,10 +54,7 @@ class Pacing:
 
     def hold(self, seconds: float) -> None:
         """Nobody calls for so long: the cloud said so. Who already waits gets a later turn."""
-        now = self._clock.now()
-        if now >= self._held_until:  # the other calls that were under way tell the same
-            self._pause = min(self._pause * _SLOWER, self._usual * _SLOWEST)
-        until = now + seconds
+        until = self._clock.now() + seconds
         self._held_until = max(self._held_until, until)
         self._next = max(self._next, until)
 
@@ -69,18 +67,22 @@ class Pacing:
         pause = _FIRST_PAUSE
         for left in reversed(range(tries)):
             await self.turn()
+            held = self._held_until
             try:
                 answer = await attempt()
             except Throttled as error:
+                if held == self._held_until:
+                    self._pause = min(self._pause * _SLOWER, self._usual * _SLOWEST)
+                self.hold(error.retry_after or pause)
                 if not left:
                     raise
-                self.hold(error.retry_after or pause)
             except ProviderUnavailable:
                 if not left or not repeatable:
                     raise
                 await self._clock.sleep(pause)
             else:
-                self._pause = max(self._pause * _FASTER, self._usual)
+                if held == self._held_until:
+                    self._pause = max(self._pause * _FASTER, self._usual)
                 return answer
             pause = min(pause * 2, _LONGEST_PAUSE)
         raise ValueError("tries has to be 1 or more")

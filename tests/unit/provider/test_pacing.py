@@ -149,3 +149,39 @@ async def test_throttled_it_goes_at_half_the_pace_and_finds_back() -> None:
     assert gaps[2] == 0.4  # after two refusals
     assert gaps[2:] == sorted(gaps[2:], reverse=True)
     assert gaps[-1] == 0.1
+
+
+async def test_what_was_under_way_at_a_refusal_says_nothing_of_the_new_pace() -> None:
+    """Neither its answers, which would undo the slower pace at once, nor its refusals, which tell the same."""
+    clock = FakeClock(0)
+    pacing = Pacing(Rate(per_second=10, burst=20, creates=1), clock)
+    refusals = [Throttled("slow down", retry_after=5)] * 3
+    all_sent = asyncio.Event()
+
+    async def under_way() -> None:
+        await all_sent.wait()
+        if refusals:
+            raise refusals.pop()
+
+    calls = [asyncio.ensure_future(pacing.call(under_way, tries=1)) for _ in range(10)]
+    await asyncio.sleep(0)
+    all_sent.set()
+    told = await asyncio.gather(*calls, return_exceptions=True)
+    assert len([one for one in told if one is not None]) == 3
+    await pacing.turn()
+    first = clock.now()
+    await pacing.turn()
+    assert round(clock.now() - first, 3) == 0.2
+
+
+async def test_the_last_try_that_is_throttled_holds_the_others_too() -> None:
+    clock = FakeClock(0)
+    pacing = Pacing(RATE, clock)
+
+    async def refused() -> None:
+        raise Throttled("slow down", retry_after=7)
+
+    with pytest.raises(Throttled):
+        await pacing.call(refused, tries=1)
+    await pacing.turn()
+    assert clock.now() == 7
