@@ -24,7 +24,7 @@ _FILTER_VALUES = 200  # values a filter takes; the API's limit
 
 @dataclass(slots=True)
 class _Attempt:
-    """What is known of a launch that may have to be undone; `unsure` once a request went out without an answer."""
+    """What is known of a launch that may have to be undone; `unsure` once a request may have made what was not seen."""
 
     made: str = ""
     unsure: bool = False
@@ -147,10 +147,11 @@ class Fleet:
             except ProviderError as error:
                 if isinstance(error, ProviderUnavailable) and not isinstance(error, Throttled):
                     raise
-                attempt.unsure = False
                 if not str(error).startswith(TOKEN_USED):
+                    attempt.unsure = False
                     raise
                 attempt.made = await self._of_token(plan, parameters["ClientToken"])
+                attempt.unsure = False
             else:
                 if attempt.made:
                     return found

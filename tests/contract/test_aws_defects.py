@@ -314,3 +314,21 @@ async def test_a_crashed_nodes_instance_that_is_not_listed_yet_is_found(aws: Wor
     await again.delete(made.id)
     for one in (first, again):
         await one.close()
+
+
+async def test_cancelled_while_it_looks_for_a_crashed_nodes_instance_a_create_leaves_none(aws: World) -> None:
+    aws.waits = replace(aws.waits, looks=1000)
+    first, again = aws.make(), aws.make()
+    await first.create(launch())
+    aws.faults.visible_after = 3600
+    creating = asyncio.ensure_future(again.create(launch(user_data=b"#cloud-config\n# another key\n")))
+    calls = aws.wire.calls
+    while calls().count("RunInstances") < 2 or calls()[-1] != "DescribeInstances":  # noqa: ASYNC110  # EC2 tells nobody
+        await asyncio.sleep(0.01)
+    creating.cancel()
+    aws.faults.visible_after = 0
+    with pytest.raises(asyncio.CancelledError):
+        await creating
+    aws.nothing_left()
+    for one in (first, again):
+        await one.close()
