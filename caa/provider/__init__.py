@@ -8,6 +8,7 @@ Read `contract.py` first, then what a driver of a cloud is made of:
 - `catalogue`                        instance types, kept on disk
 - `checks`                           what `check` of every driver is made of
 - `rows`                             settings that several drivers share
+- `console`                          the end of a VM's console, fit for an error
 - `registry`, `observed`             how the node finds a driver, and logs its calls
 
 A driver's author also wants `caa.testing.provider_contract`, the contract as tests.
