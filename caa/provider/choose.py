@@ -39,14 +39,17 @@ def first_fit(sizing: Sizing, types: Iterable[InstanceType]) -> InstanceType | N
     return next((candidate for candidate in in_order(types) if _fits(sizing, candidate)), None)
 
 
-def fallbacks(chosen: str, wanted: Iterable[str], *, sizing: Sizing, types: Iterable[InstanceType]) -> list[str]:
+def fallbacks(
+    chosen: str, wanted: Iterable[str], *, sizing: Sizing, types: Iterable[InstanceType], tee: Tee
+) -> list[str]:
     """The types to try in turn: the chosen one, then those of `wanted` (FALLBACK_TYPES) that fit the pod.
 
-    A pod that asked for its type by name gets no other.
+    With a `tee` only those that have the same: a confidential pod VM never becomes an ordinary one. A pod that asked
+    for its type by name gets no other.
     """
     if sizing.instance_type:
         return [chosen]
-    by_name = {one.name: one for one in types}
+    by_name = {one.name: one for one in types if tee is Tee.NONE or tee in one.tees}
     fitting = [name for name in wanted if name in by_name and _fits(sizing, by_name[name])]
     return list(dict.fromkeys([chosen, *fitting]))
 

@@ -160,11 +160,10 @@ class AwsProvider:
         chosen = self._chosen_type(request, template)
         tee = Tee.NONE if self._values[rows.DISABLE_CVM] else tee_of(chosen, types)
         further = self._values[FALLBACK_TYPES]
-        wanted = fallbacks(chosen, further, sizing=request.sizing, types=types)
+        kinds = fallbacks(chosen, further, sizing=request.sizing, types=types, tee=tee)
         found = {one.name: one for one in types}
-        for name in [one for one in wanted if one in found]:
+        for name in [one for one in kinds if one in found]:
             translate.refuse_unfit(image, found[name].arch, tee=tee)
-        kinds = [one for one in wanted if tee is Tee.NONE or (one in found and tee in found[one].tees)]
         network = translate.network(self._values, groups, flat=template.flat)
         plan = translate.Plan(request=request, image=image, network=network, tee=tee, settings=self._values)
         return plan, await self._places(request, kinds, subnets=subnets, types=found)

@@ -154,12 +154,9 @@ class AzureProvider:
         tee = Tee.NONE if self._values[rows.DISABLE_CVM] else tee_of(chosen, types)
         named = {one.name: one for one in types}
         further = self._values[FALLBACK_TYPES]
-        kinds = fallbacks(chosen, further, sizing=request.sizing, types=types)
-        if tee is not Tee.NONE:
-            kinds = [one for one in kinds if one in named and tee in named[one].tees]
-        for one in kinds:
-            if one in named:
-                translate.refuse_unfit(image, named[one].arch, tee=tee)
+        kinds = fallbacks(chosen, further, sizing=request.sizing, types=types, tee=tee)
+        for one in [one for one in kinds if one in named]:
+            translate.refuse_unfit(image, named[one].arch, tee=tee)
         nics = 2 if given(self._values, EXTERNAL_NETWORK_VIA_PODVM) else 1
         plan = translate.Plan(request=request, image=image, public_key=key, tee=tee, nics=nics, settings=self._values)
         return plan, await self._places(request, kinds, types=named)

@@ -152,8 +152,7 @@ class GcpProvider:
         tee = self._tee(chosen, types)
         found = {one.name: one for one in types}
         further = self._values[FALLBACK_TYPES]
-        wanted = fallbacks(chosen, further, sizing=request.sizing, types=types)
-        kinds = [one for one in wanted if tee is Tee.NONE or (one in found and tee in found[one].tees)]
+        kinds = fallbacks(chosen, further, sizing=request.sizing, types=types, tee=tee)
         for name in [one for one in kinds if one in found]:
             translate.refuse_unfit(image, found[name].arch, tee=tee)
         external = given(self._values, EXTERNAL_NETWORK_VIA_PODVM)

@@ -1,6 +1,7 @@
 """The table of `reference/providers.md` 2 where it is right, four failures of a binary search, the error texts."""
 
 import re
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -165,9 +166,16 @@ BIG = InstanceType(name="m6a.xlarge", vcpus=4, memory_mib=16384, tees=frozenset(
 
 def test_fallbacks_are_those_that_fit_in_the_operators_order() -> None:
     wanted, types = ["m6a.xlarge", "unknown", "m5.large", "m6a.large"], [PLAIN, SNP, BIG]
-    assert fallbacks("m6a.large", wanted, sizing=Sizing(vcpus=4), types=types) == ["m6a.large", "m6a.xlarge"]
-    assert fallbacks("m6a.large", wanted, sizing=Sizing(), types=types) == ["m6a.large", "m6a.xlarge", "m5.large"]
-    assert fallbacks("m6a.large", wanted, sizing=Sizing(instance_type="m6a.large"), types=types) == ["m6a.large"]
+    tried = partial(fallbacks, "m6a.large", wanted, types=types, tee=Tee.NONE)
+    assert tried(sizing=Sizing(vcpus=4)) == ["m6a.large", "m6a.xlarge"]
+    assert tried(sizing=Sizing()) == ["m6a.large", "m6a.xlarge", "m5.large"]
+    assert tried(sizing=Sizing(instance_type="m6a.large")) == ["m6a.large"]
+
+
+def test_a_fallback_of_a_confidential_pod_has_the_same_tee() -> None:
+    wanted, types = ["m5.large", "m6a.xlarge"], [PLAIN, SNP, BIG]
+    assert fallbacks("m6a.large", wanted, sizing=Sizing(), types=types, tee=Tee.SNP) == ["m6a.large", "m6a.xlarge"]
+    assert fallbacks("m6a.large", wanted, sizing=Sizing(), types=types, tee=Tee.TDX) == ["m6a.large"]
 
 
 def test_a_confidential_pod_gets_only_types_with_a_tee() -> None:
