@@ -262,7 +262,7 @@ def _imported() -> None:
     logging.getLogger("azure.identity").setLevel(logging.ERROR)  # a warning a call, of what our error says once
     import azure.identity.aio
     import azure.mgmt.compute.aio
-    import azure.mgmt.network.aio  # noqa: F401
+    import azure.mgmt.network.aio  # noqa: F401  # imported for later calls, which find them loaded
 
 
 def _made(access: Access) -> _Clients:

@@ -188,7 +188,7 @@ class _Clients:
         from google.auth.transport.requests import AuthorizedSession
 
         if self._session is None:
-            self._session = _with_room(AuthorizedSession(self._credentials), access)  # type: ignore[no-untyped-call]
+            self._session = _with_room(AuthorizedSession(self._credentials), access)
         host = access.resource_manager or f"https://cloudresourcemanager.{access.universe}"
         body = parameters["body"]
         answer = self._session.request(
@@ -263,12 +263,12 @@ def credentials(access: Access) -> Any:
         # It warns that it does not know the project, which we do.
         logging.getLogger("google.auth._default").setLevel(logging.ERROR)
         found, _ = google.auth.default()
-        return with_scopes_if_required(found, _SCOPES)  # type: ignore[no-untyped-call]
+        return with_scopes_if_required(found, _SCOPES)
     info = json.loads(access.credentials)
     if info["type"] == "service_account":
-        return service_account.Credentials.from_service_account_info(info, scopes=_SCOPES)  # type: ignore[no-untyped-call]
+        return service_account.Credentials.from_service_account_info(info, scopes=_SCOPES)
     if info["type"] == "authorized_user":
-        return user.Credentials.from_authorized_user_info(info, scopes=_SCOPES)  # type: ignore[no-untyped-call]
+        return user.Credentials.from_authorized_user_info(info, scopes=_SCOPES)
     of_aws = str(info.get("subject_token_type", "")).endswith("aws4_request")
     return (aws if of_aws else identity_pool).Credentials.from_info(info, scopes=_SCOPES)
 

@@ -34,7 +34,7 @@ class Connection:
         self._lock = threading.Lock()
         self._connection: Any = None
         self._opening: Future[Any] | None = None
-        self.watcher: Watcher = lambda uuid: None  # noqa: ARG005
+        self.watcher: Watcher = lambda _uuid: None
         self.generation = 0  # counts the times it was opened
 
     @contextmanager
