@@ -9,6 +9,7 @@ from caa.errors import InvalidRequest, Misconfigured
 from caa.model.instance import InstanceType
 from caa.provider.catalogue import Catalogue, Shelf
 from caa.provider.clock import Clock
+from caa.provider.kept import KEPT, Kept
 from caa.provider.rows import CATALOGUE_DIR, CATALOGUE_TTL, FALLBACK_TYPES, FALLBACK_ZONES
 from caa.provider.threads import Threads
 from providers.aws import metadata, shapes
@@ -16,7 +17,6 @@ from providers.aws import settings as rows
 from providers.aws.client import Access, Ec2
 from providers.aws.translate import filters
 
-_KEPT = 300.0  # seconds that images, subnets and templates are believed; free addresses are never
 _BATCH = 100  # instance types a call; the API's limit
 
 
@@ -109,9 +109,9 @@ class Surroundings:
         self.node = node
         self._values = values
         self._clock = clock
-        self._images: dict[str, tuple[float, shapes.Image]] = {}
+        self._images = Kept(self._fetch_image, clock)
+        self._templates = Kept(self._fetch_template, clock)
         self._subnets: dict[str, tuple[float, shapes.Subnet]] = {}
-        self._template: tuple[float, shapes.Template] | None = None
         names = sorted(self.wanted_types())
         where = f"{values[rows.REGION]} {values[rows.EC2_ENDPOINT]}".strip()
         shelf = Shelf(
@@ -144,23 +144,13 @@ class Surroundings:
 
     async def image(self, name: str) -> shapes.Image:
         """The image. Raises `InvalidRequest` with EC2's own code when there is none."""
-        now = self._clock.now()
-        kept = self._images.get(name)
-        if kept is None or now - kept[0] > _KEPT:
-            found = (await self._ec2.call("describe_images", ImageIds=[name])).get("Images") or ()
-            if not found:
-                raise InvalidRequest(f"InvalidAMIID.NotFound: the image {name} is not there; set PODVM_AMI_ID")
-            kept = (now, shapes.image(found[0]))
-            # Pods name images: what nobody named for a while is forgotten.
-            young = {one: known for one, known in self._images.items() if now - known[0] <= _KEPT}
-            self._images = {**young, name: kept}
-        return kept[1]
+        return await self._images.get(name)
 
     async def subnets(self, names: Iterable[str]) -> Mapping[str, shapes.Subnet]:
         """The subnets by id; of their free addresses this says only how many there were a while ago."""
         now = self._clock.now()
         wanted = list(dict.fromkeys(names))
-        if any(name not in self._subnets or now - self._subnets[name][0] > _KEPT for name in wanted):
+        if any(name not in self._subnets or now - self._subnets[name][0] > KEPT for name in wanted):
             found = (await self._ec2.call("describe_subnets", SubnetIds=wanted)).get("Subnets") or ()
             self._subnets |= {str(one["SubnetId"]): (now, shapes.subnet(one)) for one in found}
         if missing := [name for name in wanted if name not in self._subnets]:
@@ -171,17 +161,7 @@ class Surroundings:
         """What the launch template says; nothing without one."""
         if not self._values[rows.USE_TEMPLATE]:
             return shapes.Template()
-        now = self._clock.now()
-        if self._template is None or now - self._template[0] > _KEPT:
-            name = self._values[rows.TEMPLATE_NAME]
-            reply = await self._ec2.call(
-                "describe_launch_template_versions", LaunchTemplateName=name, Versions=["$Default"]
-            )
-            versions = reply.get("LaunchTemplateVersions") or ()
-            if not versions:
-                raise Misconfigured(f"the launch template {name} has no version: see PODVM_LAUNCHTEMPLATE_NAME")
-            self._template = (now, shapes.template(versions[0].get("LaunchTemplateData") or {}))
-        return self._template[1]
+        return await self._templates.get(self._values[rows.TEMPLATE_NAME])
 
     async def volume_zones(self, volumes: Sequence[str]) -> Mapping[str, str]:
         """The zone of each volume. Raises `InvalidRequest` when one does not exist."""
@@ -192,6 +172,21 @@ class Surroundings:
         if missing := [name for name in volumes if name not in by_name]:
             raise InvalidRequest(f"the volume {missing[0]} of the pod is missing: see the claim's PersistentVolume")
         return {name: str(by_name[name].get("AvailabilityZone", "")) for name in volumes}
+
+    async def _fetch_image(self, name: str) -> shapes.Image:
+        found = (await self._ec2.call("describe_images", ImageIds=[name])).get("Images") or ()
+        if not found:
+            raise InvalidRequest(f"InvalidAMIID.NotFound: the image {name} is not there; set PODVM_AMI_ID")
+        return shapes.image(found[0])
+
+    async def _fetch_template(self, name: str) -> shapes.Template:
+        reply = await self._ec2.call(
+            "describe_launch_template_versions", LaunchTemplateName=name, Versions=["$Default"]
+        )
+        versions = reply.get("LaunchTemplateVersions") or ()
+        if not versions:
+            raise Misconfigured(f"the launch template {name} has no version: see PODVM_LAUNCHTEMPLATE_NAME")
+        return shapes.template(versions[0].get("LaunchTemplateData") or {})
 
 
 def owned_instances(tags: Mapping[str, str]) -> list[dict[str, object]]:

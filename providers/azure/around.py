@@ -13,12 +13,12 @@ from caa.errors import Gone, InvalidRequest
 from caa.model.instance import InstanceType
 from caa.provider.catalogue import Catalogue, Shelf
 from caa.provider.clock import Clock
+from caa.provider.kept import Kept
 from caa.provider.rows import CATALOGUE_DIR, CATALOGUE_TTL, FALLBACK_TYPES
 from providers.azure import keys, shapes, translate
 from providers.azure import settings as rows
 from providers.azure.client import Access, Arm, Resource
 
-_KEPT = 300.0  # seconds that images are believed
 _CLOUDS: Mapping[str, tuple[str, str]] = {
     rows.PUBLIC: ("https://management.azure.com", "https://login.microsoftonline.com"),
     rows.GOVERNMENT: ("https://management.usgovcloudapi.net", "https://login.microsoftonline.us"),
@@ -63,8 +63,7 @@ class Surroundings:
     def __init__(self, arm: Arm, values: Settings, *, clock: Clock) -> None:
         self._arm = arm
         self._values = values
-        self._clock = clock
-        self._images: dict[str, tuple[float, shapes.Image]] = {}
+        self._images = Kept(self._ask_image, clock)
         names = sorted(self.wanted_types())
         where = f"{values[rows.SUBSCRIPTION]} {values[rows.REGION]} {values[rows.ENDPOINT]}"
         shelf = Shelf(
@@ -87,13 +86,7 @@ class Surroundings:
 
     async def image(self, name: str) -> shapes.Image:
         """The image. Raises `InvalidRequest` when there is none."""
-        now = self._clock.now()
-        kept = self._images.get(name)
-        if kept is None or now - kept[0] > _KEPT:
-            kept = (now, await self._ask_image(name))
-            fresh = {key: one for key, one in self._images.items() if now - one[0] <= _KEPT}  # pods may name many
-            self._images = {**fresh, name: kept}
-        return kept[1]
+        return await self._images.get(name)
 
     async def public_key(self) -> str:
         """The administrator's key, or one whose private half nobody has."""

@@ -1,15 +1,16 @@
 """What is asked once and kept: the catalogue, images, CPU platforms of zones, resource-manager tags."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from caa.config.load import Settings
 from caa.errors import CredentialsError, Gone, InvalidRequest, Misconfigured, ProviderUnavailable
 from caa.model.instance import InstanceType
 from caa.provider.catalogue import Catalogue, Shelf
 from caa.provider.clock import Clock
+from caa.provider.kept import Kept
 from caa.provider.requests import IMAGE_ANNOTATION
 from caa.provider.rows import CATALOGUE_DIR, CATALOGUE_TTL, FALLBACK_TYPES, FALLBACK_ZONES, TAGS
 from caa.provider.waiting import until
@@ -19,9 +20,6 @@ from providers.gcp.client import Gce
 from providers.gcp.codes import DENIED
 from providers.gcp.translate import image_path, quoted
 
-T = TypeVar("T")
-
-_KEPT = 300.0  # seconds that images, platforms and tags are believed
 _ZONES = "see GCP_ZONE and FALLBACK_ZONES"
 _BATCH = 50  # names in a filter; a URL may not get too long
 
@@ -40,23 +38,6 @@ class Waits:
     looks: int = 10  # for what a lost answer may have made
     read_timeout: float = 30.0
     long_poll: float = 60.0  # of one call of zoneOperations.wait, which the API holds for up to two minutes
-
-
-class Kept(Generic[T]):
-    """Answers that are believed for a while; two that ask at once ask together."""
-
-    def __init__(self, ask: Callable[[str], Awaitable[T]], clock: Clock) -> None:
-        self._ask = ask
-        self._clock = clock
-        self._known: dict[str, tuple[float, asyncio.Future[T]]] = {}
-
-    async def get(self, name: str) -> T:
-        now = self._clock.now()
-        kept = self._known.get(name)
-        stale = kept is None or now - kept[0] > _KEPT
-        if kept is None or stale or (kept[1].done() and (kept[1].cancelled() or kept[1].exception() is not None)):
-            kept = self._known[name] = (now, asyncio.ensure_future(self._ask(name)))
-        return await asyncio.shield(kept[1])
 
 
 class Surroundings:
