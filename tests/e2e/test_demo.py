@@ -71,16 +71,16 @@ def test_a_kept_pod_takes_an_exec_and_goes_with_ctrl_c():
     assert rest.splitlines()[-1] == "demo: passed"
 
 
-@pytest.mark.parametrize("seconds", [0.1, 0.7, 1.2])
+@pytest.mark.parametrize("seconds", [0.0, 0.6, 1.1])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_removes_everything(number, seconds):
     groups = set(_groups())
     demo = subprocess.Popen([*DEMO, "--pods", "2", "--keep"], stdout=PIPE, stderr=PIPE, text=True)
+    folders = _begun(demo.pid)
     time.sleep(seconds)
-    folders = _folders(demo.pid)
     demo.send_signal(number)
     out, err = demo.communicate(timeout=60)
-    assert demo.returncode in (0, 130, -number), out + err
+    assert demo.returncode in (0, 130), out + err
     assert "Traceback" not in out + err
     assert not [folder for folder in folders if Path(folder).exists() or _running(folder)]
     assert set(_groups()) <= groups
@@ -90,6 +90,15 @@ def test_a_signal_removes_everything(number, seconds):
 
 def _groups() -> list[Path]:
     return [path for depth in ("", "*/") for path in world.CGROUPS.glob(f"{depth}caa-local-*")]
+
+
+def _begun(demo: int) -> list[str]:
+    """The demo's own folder, waited for: before it is there a signal is for Python, which is starting still."""
+    end = time.monotonic() + 20
+    while not (folders := _folders(demo)):
+        assert time.monotonic() < end
+        time.sleep(0.002)
+    return folders
 
 
 def _folders(demo: int) -> list[str]:
