@@ -154,27 +154,23 @@ class Daemons:
     async def unharmed(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`; `Unavailable` as soon as a daemon ends that nobody here told to. Calls to it wait.
 
-        Cancelled, it leaves to `work` whether that is an end as any other.
+        `work` runs in the caller's task: a cancellation reaches it as if this were not here.
         """
-        task = asyncio.ensure_future(work)
         try:
-            while not task.done():
-                for name, process in self.running.items():
-                    if process.returncode is not None:
-                        raise Unavailable(f"caa {name} ended in mid-run ({process.returncode}): see its log")
-                await asyncio.wait({task}, timeout=0.2)
-            return task.result()
-        except asyncio.CancelledError:
-            task.cancel()
-            await asyncio.wait({task})
-            if task.cancelled():
-                raise
-            if (this := asyncio.current_task()) is not None:
-                this.uncancel()
-            return task.result()
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            async with asyncio.TaskGroup() as group:
+                watch = group.create_task(self._watch())
+                result = await work
+                watch.cancel()
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return result
+
+    async def _watch(self) -> None:
+        while True:
+            for name, process in self.running.items():
+                if process.returncode is not None:
+                    raise Unavailable(f"caa {name} ended in mid-run ({process.returncode}): see its log")
+            await asyncio.sleep(0.2)
 
     async def _reap(self, process: Process) -> None:
         try:
