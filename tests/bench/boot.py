@@ -20,7 +20,7 @@ from caa.errors import ConfigError
 from caa.model.ids import SandboxId, instance_name
 from caa.testing import spaces
 from caa.testing.demo import observe, world
-from caa.testing.demo.console import Watch
+from caa.testing.demo.console import followed
 from caa.testing.demo.daemons import Daemons, Paths
 from caa.testing.libvirtd import Libvirtd
 from caa.testing.shim.kinds import PodOptions
@@ -59,11 +59,8 @@ async def _boot(paths: Paths, daemon: Libvirtd, *, number: int) -> waterfall.Boo
     options = PodOptions(name=name, namespace="bench", netns=str(world.NETNS / name), sandbox_id=sandbox)
     wall, monotonic = time.time(), time.monotonic()
     console = daemon.pool / f"{instance_name(name, sandbox)}-console.log"
-    watch = Watch(console, lambda: time.monotonic() - monotonic)
-    following = asyncio.create_task(watch.follow())
-    pod = await Shim(str(paths.hypervisor)).start(options)
-    watch.look()
-    following.cancel()
+    async with followed(console, since=monotonic) as watch:
+        pod = await Shim(str(paths.hypervisor)).start(options)
     calls = {one.name: one for one in pod.timings}
     log = await asyncio.to_thread(paths.log("node").read_text)
     await pod.stop()

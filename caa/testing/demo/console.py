@@ -1,8 +1,10 @@
 """A real VM's console log as it grows: it tells when the guest's clock began, which no host can ask for."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from caa.testing.demo import observe
@@ -23,7 +25,7 @@ class Watch:
     clock_began: float | None = None
     text: str = ""
     _rest: bytes = b""
-    _read: int = field(default=0)
+    _read: int = 0
 
     async def follow(self) -> None:
         """For ever; to be cancelled."""
@@ -54,3 +56,15 @@ class Watch:
             return b""
         self._read += len(new)
         return new
+
+
+@asynccontextmanager
+async def followed(file: Path, *, since: float) -> AsyncIterator[Watch]:
+    """A console for as long as the block, in seconds since `since` on the monotonic clock."""
+    watch = Watch(file, lambda: time.monotonic() - since)
+    following = asyncio.create_task(watch.follow())
+    try:
+        yield watch
+    finally:
+        watch.look()
+        following.cancel()

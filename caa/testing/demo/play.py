@@ -5,8 +5,7 @@ import hashlib
 import secrets
 import time
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from caa.model.ids import SandboxId, instance_name
 from caa.testing.demo import observe, world
 from caa.testing.demo.clouds import Cloud
-from caa.testing.demo.console import Watch
+from caa.testing.demo.console import Watch, followed
 from caa.testing.demo.daemons import Paths
 from caa.testing.demo.report import Span
 from caa.testing.shim.kinds import Kind, PodOptions
@@ -89,19 +88,9 @@ async def begin(paths: Paths, number: int, *, kind: Kind, cloud: Cloud) -> Guest
     return guest
 
 
-@asynccontextmanager
-async def _watched(cloud: Cloud, instance: str, *, began: float) -> AsyncIterator[Watch | None]:
-    """The console of a real VM from now on, in seconds since `began` on the monotonic clock."""
-    if cloud.console is None:
-        yield None
-        return
-    watch = Watch(cloud.console(instance), lambda: time.monotonic() - began)
-    following = asyncio.create_task(watch.follow())
-    try:
-        yield watch
-    finally:
-        watch.look()
-        following.cancel()
+def _watched(cloud: Cloud, instance: str, *, began: float) -> AbstractAsyncContextManager[Watch | None]:
+    """The console of a real VM from now on; None where the pod VM is none."""
+    return nullcontext() if cloud.console is None else followed(cloud.console(instance), since=began)
 
 
 async def _text(path: Path) -> str:
