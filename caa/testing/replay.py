@@ -11,6 +11,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from google.protobuf.message import Message
 
@@ -114,7 +115,7 @@ class Replay:
         self._connect = connect
         self._scale = scale
         self._sides: frozenset[str] = frozenset({"agent", "direct"})
-        self._edit: Edit = lambda frame: None  # noqa: ARG005
+        self._payload: Callable[[Frame], bytes] = partial(_scaled, scale=scale)
         self._patience = TIMEOUT
         self._clients: dict[int, RawClient] = {}
         self._pending: dict[tuple[int, int], tuple[Frame, asyncio.Future[Answer]]] = {}
@@ -129,7 +130,7 @@ class Replay:
         to send in place of the recorded one, None to leave it; an answer may take `patience` seconds."""
         made = cls(recording, connect)
         made._sides = frozenset({"hypervisor", "agent"})
-        made._edit, made._patience = edit, patience
+        made._payload, made._patience = partial(_edited, edit=edit), patience
         return made
 
     async def run(self) -> Played:
@@ -172,7 +173,7 @@ class Replay:
         if frame.side == "direct":
             await self._pace(frame)
         client = await self._client(frame)
-        payload = self._edit(frame) or _scaled(frame, self._scale)
+        payload = self._payload(frame)
         self._note_terminal(frame)
         timeout = frame.timeout_nano if self._scale == 1 else min(int(frame.timeout_nano * self._scale), 2_000_000_000)
         answer = client.send(frame.service, frame.method, payload=payload, timeout_nano=timeout)
@@ -245,7 +246,12 @@ def _stream_key(frame: Frame) -> tuple[str, ...]:
     return request.container_id, exec_id, frame.method
 
 
-def _scaled(frame: Frame, scale: float) -> bytes:
+def _edited(frame: Frame, *, edit: Edit) -> bytes:
+    payload = edit(frame)
+    return _scaled(frame, scale=1.0) if payload is None else payload
+
+
+def _scaled(frame: Frame, *, scale: float) -> bytes:
     if frame.cut:
         return frame.payload + b"x" * (frame.size - len(frame.payload))
     if frame.method not in ("CreateContainer", "ExecProcess") or scale == 1:
