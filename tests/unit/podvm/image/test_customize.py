@@ -22,7 +22,7 @@ def test_a_file_stays_in_the_image(path):
         customize.Changes(files=((Path("x"), path),))
 
 
-@pytest.mark.parametrize("path", ["/var/lib/x", "/run/x", "/tmp/x"])
+@pytest.mark.parametrize("path", ["/var/lib/x", "/run/x", "/tmp/x", "//var/x"])
 def test_a_file_is_seen_in_the_guest(path):
     with pytest.raises(ConfigError, match="would not be seen in the guest"):
         customize.Changes(files=((Path("x"), path),))
