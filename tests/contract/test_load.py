@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -49,6 +50,7 @@ async def test_two_hundred_at_once(load: LoadTable, world: World) -> None:
     assert world.ledger.made[load.table.kind] == world.wire.calls().count(load.table.make) == PODS
     late = [abs(names.index(name) - index) for index, name in enumerate(load.asked(world))]
     # Pods that look together go together, and on a busy machine one look may overtake another.
+    assert median(late) <= PODS // 20, "they are not served in the order in which they came"
     assert max(late) <= PODS // 2, "somebody was overtaken by half of those that came later"
     looks = sum(world.wire.calls().count(call) for call in load.looks)
     assert looks <= load.most_looks * PODS, f"{looks} looks for {PODS} pods: they are to share them"
@@ -63,15 +65,14 @@ async def test_two_hundred_at_once(load: LoadTable, world: World) -> None:
 @each_cloud
 async def test_two_nodes_that_ask_for_more_than_the_account_has(load: LoadTable, world: World) -> None:
     """The account's limit is below what both are set to: throttled, they wait, and all of them start."""
-    limit = 60.0
-    world.faults.calls_per_second, world.faults.retry_after = limit, load.retry_after
+    world.faults.calls_per_second, world.faults.retry_after = 60.0, load.speed / 4  # 0.25 s of the wall's
+    world.faults.plan("*", Fault.THROTTLED, times=10)  # as they begin there is nothing left, however slow they are
     nodes = [driver(load, world), driver(load, world)]
     names = [[f"podvm-{node}-{number:08x}" for number in range(20)] for node in "ab"]
     made = await asyncio.gather(
         *(node.create(launch(name)) for node, mine in zip(nodes, names, strict=True) for name in mine)
     )
-    # On a machine that has no time for as many calls a second as are allowed there is nothing to throttle.
-    assert world.wire.calls(fault=Fault.THROTTLED) or busiest(world, 1.0) <= limit
+    assert len(world.wire.calls(fault=Fault.THROTTLED)) >= 10
     assert world.ledger.made[load.table.kind] == len(made) == 40
     world.faults.calls_per_second = 0
     await asyncio.gather(*(nodes[0].delete(instance.id) for instance in made))

@@ -27,4 +27,3 @@ class LoadTable:
     waits: Mapping[str, float] = field(default_factory=dict)
     prepare: Callable[[Any], None]  # (W)
     asked: Callable[[Any], Sequence[str]]  # (W): the pods' names in the order in which the cloud was asked for them
-    retry_after: float = 1.0

@@ -64,5 +64,4 @@ LOAD = LoadTable(
     waits={"long_poll": 20.0, "running": 3000, "address": 3000, "gone": 9000, "undo": 3000},
     prepare=_in_pages,
     asked=lambda gcp: [str(body["name"]) for body in gcp.cloud.inserts],
-    retry_after=20.0,
 )
