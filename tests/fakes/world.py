@@ -25,6 +25,7 @@ SPEED = 50.0  # how much faster than the world's clock the drivers' runs
 class Driver(Protocol):
     """A driver's package."""
 
+    __name__: str
     SETTINGS: tuple[AnySetting, ...]
 
     def make(self, values: Settings, *, clock: Clock, waits: Any) -> Provider: ...
@@ -40,6 +41,7 @@ class World(ABC):
 
     def __init__(self, folder: Path, wire: Wire) -> None:
         self.folder, self.wire, self.speed = folder, wire, SPEED
+        self._made: list[Provider] = []
 
     @abstractmethod
     def settings(self) -> Mapping[str, str]:
@@ -64,9 +66,15 @@ class World(ABC):
         return {key: value for key, value in found.items() if value}
 
     def make(self, *, flags: Mapping[str, str] | None = None, **other: str) -> Provider:
-        """A driver with these settings; what is set twice is the latter."""
+        """A driver with these settings; what is set twice is the latter. It is closed with the world at the latest."""
         values = load((*NODE_ROWS, *self.driver.SETTINGS), self.environ(**other), flags=flags or {})
-        return self.driver.make(values, clock=ScaledClock(self.speed), waits=self.waits)
+        self._made.append(self.driver.make(values, clock=ScaledClock(self.speed), waits=self.waits))
+        return self._made[-1]
+
+    async def aclose(self) -> None:
+        """Close every driver: one that a failed test left open would be the failure of a later one."""
+        for one in self._made:
+            await one.close()
 
     def calm(self) -> None:
         """Nothing goes wrong any more."""

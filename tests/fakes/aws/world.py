@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import botocore.session
@@ -59,7 +59,8 @@ async def world(folder: Path) -> AsyncIterator[World]:
     ec2.warm_up()
     with Wire(ec2) as wire:
         made = World(folder, ec2, wire)
-        yield made
+        async with aclosing(made):
+            yield made
         made.nothing_left()
 
 

@@ -7,7 +7,7 @@ import json
 import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,8 @@ async def world(folder: Path) -> AsyncIterator[World]:
     azure = Azure(Role.of_page())
     with Wire(azure, tls=certified(folder)) as wire:
         made = World(folder, azure, wire)
-        yield made
+        async with aclosing(made):
+            yield made
         made.nothing_left()
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,8 @@ async def world(folder: Path) -> AsyncIterator[World]:
             made = World(folder, google, wire)
             # The SDK reads where its metadata server is once, when it is imported.
             _metadata._GCE_METADATA_HOST = wire.url.removeprefix("http://")
-            yield made
+            async with aclosing(made):
+                yield made
             made.nothing_left()
         finally:
             google.cloud.over.set()
