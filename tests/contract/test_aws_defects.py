@@ -61,7 +61,8 @@ DEFECTS: Mapping[str, tuple[str, ...]] = {
     ),
     "A2 delete of something already gone is an error": ("defects: test_delete_of_what_is_long_gone_is_success",),
     "A5 no capacity fallback, no limiter, no time-outs": (
-        "faults: test_no_room_moves_on_in_order_and_is_remembered",
+        "faults: test_no_room_moves_on_and_is_remembered",
+        "faults: test_every_place_is_tried_in_order_and_named_and_nothing_is_left",
         "load: test_two_hundred_at_once",
         "defects: test_waits_end",
     ),

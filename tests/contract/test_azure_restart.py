@@ -1,38 +1,17 @@
 """Operations of Azure's outlive the node that began them: killed in the middle, its successor goes on."""
 
 import asyncio
-import json
 import stat
-import sys
+import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from caa.errors import CapacityError
 from tests.fakes.azure.world import OWNER, World, launch, world
-
-NODE = """
-import asyncio, json, sys
-import providers.azure
-from caa.config.load import load
-from caa.config.node import NODE_ROWS
-from caa.testing.clock import ScaledClock
-from tests.fakes.world import OWNER, launch
-
-async def main(act):
-    values = load((*NODE_ROWS, *providers.azure.SETTINGS), json.loads(sys.argv[1]))
-    driver = providers.azure.make(values, clock=ScaledClock(5))  # it is killed before it gives up
-    if act == "create":
-        await driver.create(launch())
-    else:
-        [made] = await driver.list_owned(OWNER)
-        await driver.delete(made.id)
-
-asyncio.run(main(sys.argv[2]))
-"""
+from tests.fakes.node import killed
 
 
 @pytest.fixture
@@ -41,21 +20,9 @@ async def azure(tmp_path: Path) -> AsyncIterator[World]:
         yield made
 
 
-async def killed(azure: World, act: str, **settings: str) -> None:
-    """A node of its own does it, and is killed once Azure has begun and the node has noted that."""
-    environ = json.dumps(azure.environ(**settings))
-    begun = azure.azure.began if act == "create" else azure.azure.ending
-    node = await asyncio.create_subprocess_exec(sys.executable, "-c", NODE, environ, act, cwd=Path(__file__).parents[2])
-    try:
-        assert await asyncio.to_thread(begun.wait, 60)
-        await asyncio.to_thread(wait_until_noted, azure)
-    finally:
-        with suppress(ProcessLookupError):
-            node.kill()
-        assert await node.wait() == -9
-
-
-def wait_until_noted(azure: World) -> None:
+def wait_until_noted(azure: World, event: threading.Event) -> None:
+    """Until Azure has begun and the node has noted that."""
+    assert event.wait(60)
     end = time.monotonic() + 30
     while not noted(azure):
         assert time.monotonic() < end, "the continuation was never saved"
@@ -69,7 +36,7 @@ def noted(azure: World) -> list[Path]:
 
 async def test_a_start_goes_on_in_the_next_node(azure: World) -> None:
     azure.azure.delays.power = 30
-    await killed(azure, "create")
+    await killed(azure, "create", lambda: wait_until_noted(azure, azure.azure.began))
     [file] = noted(azure)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600, "the operation's URL is signed"
     azure.azure.delays.power = 0
@@ -86,7 +53,7 @@ async def test_a_start_that_failed_meanwhile_is_told_by_its_operation(azure: Wor
     settings = {"AZURE_ZONE": "1", "FALLBACK_ZONES": "2"}
     azure.azure.delays.power = 30
     azure.faults.full = {("", "1")}
-    await killed(azure, "create", **settings)
+    await killed(azure, "create", lambda: wait_until_noted(azure, azure.azure.began), **settings)
     [vm] = azure.azure.estate.vms.values()
     vm.mute = True
     one = azure.make(**settings)
@@ -109,7 +76,7 @@ async def test_a_deletion_is_waited_for_by_the_next_node(azure: World) -> None:
     one = azure.make()
     made = await one.create(launch())
     azure.azure.delays.ending = 600
-    await killed(azure, "delete")
+    await killed(azure, "delete", lambda: wait_until_noted(azure, azure.azure.ending))
     ending = asyncio.ensure_future(one.delete(made.id))
     await asyncio.sleep(0.3)
     assert not ending.done(), "it is waited for"

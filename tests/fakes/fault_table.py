@@ -1,12 +1,13 @@
 """What a cloud has to say of itself for the table of faults (tests/contract/test_faults.py): its calls, its places."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from caa.provider.capacity import Place
 from tests.fakes.wire import Noted
 
 
@@ -17,7 +18,8 @@ class FaultTable:
     `making` and `ending` are the calls of a whole life with all that `everything` (settings) brings; `staying` those
     whose fault, when it stays, is told in golden messages; `make` is the call that makes the pod VM, `kind` what the
     ledger calls one. `once` are calls that are not sent again without an answer; `unread` those of whose answer
-    nothing is needed; `hurried` are the waits of the driver for tests that run into them.
+    nothing is needed; `proof` those by whose answer the check sees that there is a cloud at all; `hurried` are the
+    waits of the driver for tests that run into them.
     """
 
     cloud: str
@@ -30,6 +32,7 @@ class FaultTable:
     everything: Mapping[str, str] = field(default_factory=dict)
     once: frozenset[str] = frozenset()
     unread: frozenset[str] = frozenset()
+    proof: frozenset[str]
     hurried: Mapping[str, float] = field(default_factory=dict)
     prepare: Callable[[Any], None]  # (W): the cloud as a whole life needs it
     volume: Callable[[Any], str]  # (W): a data volume of a pod
@@ -44,14 +47,12 @@ class FaultTable:
 class Places:
     """Where a cloud is asked to go on when there is no room.
 
-    With `settings` and without room in `full` (type, zone) a pod VM becomes a `next_type`; with `two_zones` and no
-    room anywhere both are told, `second` in these words, and `code` for each. `is_spot` reads it in a request.
+    With `settings` a pod VM may be of any of `types`, in any of `zones`, both in their order; a refusal begins with
+    `code`. `tried` reads the place in a request for a pod VM.
     """
 
     settings: Mapping[str, str]
-    full: frozenset[tuple[str, str]]
-    next_type: str
-    two_zones: Mapping[str, str]
-    second: str
+    types: Sequence[str]
+    zones: Sequence[str]
     code: str
-    is_spot: Callable[[Noted], bool]
+    tried: Callable[[Noted], Place]

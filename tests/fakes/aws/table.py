@@ -1,8 +1,10 @@
 """EC2's part in the table of faults."""
 
+from caa.provider.capacity import Place
 from tests.fakes.aws.world import World, world
 from tests.fakes.fault_table import FaultTable, Places
 from tests.fakes.load_table import LoadTable
+from tests.fakes.wire import Noted
 
 _MAKING = (
     "DescribeInstances", "RunInstances", "DescribeInstanceTypes", "DescribeInstanceTypeOfferings", "DescribeImages",
@@ -22,16 +24,20 @@ def _slow(aws: World, seconds: float) -> None:
 
 
 def _places(aws: World) -> Places:
-    _, second, third = aws.ec2.subnets
+    zones = aws.ec2.subnets
     return Places(
-        settings={"FALLBACK_ZONES": f"{second},{third}", "FALLBACK_TYPES": "c6a.large,m6a.xlarge"},
-        full=frozenset({("m6a.large", "")}),
-        next_type="c6a.large",
-        two_zones={"FALLBACK_ZONES": second},
-        second=f"m6a.large in {second}",
+        settings={"FALLBACK_ZONES": ",".join(zones[1:]), "FALLBACK_TYPES": "c6a.large,m6a.xlarge"},
+        types=("m6a.large", "c6a.large", "m6a.xlarge"),
+        zones=zones,
         code="InsufficientInstanceCapacity",
-        is_spot=lambda noted: noted.request.form.get("InstanceMarketOptions.MarketType") == "spot",
+        tried=_tried,
     )
+
+
+def _tried(noted: Noted) -> Place:
+    form = noted.request.form
+    spot = form.get("InstanceMarketOptions.MarketType") == "spot"
+    return Place(instance_type=form["InstanceType"], zone=form["NetworkInterface.1.SubnetId"], spot=spot)
 
 
 TABLE = FaultTable(
@@ -43,6 +49,7 @@ TABLE = FaultTable(
     make="RunInstances",
     everything={"USE_PUBLIC_IP": "1", "EXTERNAL_NETWORK_VIA_PODVM": "1", "USE_PODVM_LAUNCHTEMPLATE": "1"},
     once=frozenset({"AllocateAddress"}),
+    proof=frozenset({"GetCallerIdentity"}),
     hurried={"read_timeout": 0.3, "looks": 5, "undo": 200, "running": 20, "address": 20, "attach": 20},
     prepare=_prepare,
     volume=lambda aws: aws.ec2.make_volume("eu-west-1a"),

@@ -1,10 +1,13 @@
 """Azure's part in the table of faults."""
 
 import itertools
+import json
 
+from caa.provider.capacity import Place
 from tests.fakes.azure.world import World, world
 from tests.fakes.fault_table import FaultTable, Places
 from tests.fakes.load_table import LoadTable
+from tests.fakes.wire import Noted
 
 _MAKING = (
     "VirtualMachines.CreateOrUpdate", "VirtualMachines.Get", "NetworkInterfaces.Get", "PublicIPAddresses.Get",
@@ -24,13 +27,18 @@ def _places(_: World) -> Places:
     """The refusal comes from the long-running operation, after the VM was made half-way."""
     return Places(
         settings={"AZURE_ZONE": "1", "FALLBACK_ZONES": "2,3", "FALLBACK_TYPES": "Standard_DC4as_v5"},
-        full=frozenset({("Standard_DC2as_v5", "")}),
-        next_type="Standard_DC4as_v5",
-        two_zones={"AZURE_ZONE": "1", "FALLBACK_ZONES": "2"},
-        second="Standard_DC2as_v5 in 2",
+        types=("Standard_DC2as_v5", "Standard_DC4as_v5"),
+        zones=("1", "2", "3"),
         code="ZonalAllocationFailed",
-        is_spot=lambda noted: b'"Spot"' in noted.request.body,
+        tried=_tried,
     )
+
+
+def _tried(noted: Noted) -> Place:
+    body = json.loads(noted.request.body)
+    properties, [zone] = body["properties"], body.get("zones", [""])
+    spot = properties.get("priority") == "Spot"
+    return Place(instance_type=properties["hardwareProfile"]["vmSize"], zone=zone, spot=spot)
 
 
 TABLE = FaultTable(
@@ -43,6 +51,7 @@ TABLE = FaultTable(
     kind="vm",
     everything={"USE_PUBLIC_IP": "1"},
     unread=frozenset({"VirtualMachines.CreateOrUpdate"}),  # of the answer to a PUT only the headers count
+    proof=frozenset({"Token", "VirtualMachines.List"}),
     hurried={"read_timeout": 0.3},
     prepare=lambda _: None,
     volume=lambda azure: str(azure.azure.estate.make_disk(f"data{next(_DISKS)}")),

@@ -19,6 +19,10 @@ _STATUS: Mapping[int, str] = {
     400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
     429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE",
 }  # fmt: skip
+_REASONS: Mapping[str, str] = {
+    "accessNotConfigured": "SERVICE_DISABLED", "forbidden": "IAM_PERMISSION_DENIED",
+    "rateLimitExceeded": "RATE_LIMIT_EXCEEDED",
+}  # fmt: skip
 _LONGEST_WAIT = 120.0  # of zoneOperations.wait, as the API has it
 _TERM = re.compile(r'\((name|labels\.[a-z0-9_-]+) = "([^"]*)"\)')
 _REFUSALS: Mapping[Fault, tuple[int, str, str]] = {
@@ -252,12 +256,12 @@ def _json(status: int, body: Mapping[str, Any]) -> Reply:
 
 def _error(refused: Refused, *, plain: bool) -> Reply:
     """As Compute Engine writes it (`plain`), or as Google's newer APIs do."""
-    status = _STATUS.get(refused.status, "UNKNOWN")
-    told: dict[str, Any] = {"code": refused.status, "message": refused.words}
+    number = 429 if refused.reason == "rateLimitExceeded" and not plain else refused.status
+    told: dict[str, Any] = {"code": number, "message": refused.words}
     if plain:
         told["errors"] = [{"message": refused.words, "domain": "global", "reason": refused.reason}]
     else:
-        reason = {"accessNotConfigured": "SERVICE_DISABLED", "forbidden": "IAM_PERMISSION_DENIED"}.get(refused.reason)
+        reason, status = _REASONS.get(refused.reason), _STATUS.get(number, "UNKNOWN")
         info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "googleapis.com"}
         told |= {"status": status, "details": [info]} if reason else {"status": status}
-    return _json(refused.status, {"error": told})
+    return _json(number, {"error": told})

@@ -1,10 +1,13 @@
 """Google Cloud's part in the table of faults."""
 
 import itertools
+import json
 
+from caa.provider.capacity import Place
 from tests.fakes.fault_table import FaultTable, Places
 from tests.fakes.gcp.world import World, world
 from tests.fakes.load_table import LoadTable
+from tests.fakes.wire import Noted
 
 _MAKING = (
     "instances.insert", "instances.aggregatedList", "zoneOperations.wait", "machineTypes.list", "images.get",
@@ -22,13 +25,18 @@ def _places(_: World) -> Places:
     """c2d has SEV only: a pod VM that was to have SEV-SNP never becomes a weaker one."""
     return Places(
         settings={"FALLBACK_ZONES": "europe-west3-b", "FALLBACK_TYPES": "c2d-standard-2,n2d-standard-4"},
-        full=frozenset({("n2d-standard-2", "")}),
-        next_type="n2d-standard-4",
-        two_zones={"FALLBACK_ZONES": "europe-west3-b"},
-        second="n2d-standard-2 in europe-west3-b",
+        types=("n2d-standard-2", "n2d-standard-4"),
+        zones=("europe-west3-a", "europe-west3-b"),
         code="ZONE_RESOURCE_POOL_EXHAUSTED",
-        is_spot=lambda noted: b'"SPOT"' in noted.request.body,
+        tried=_tried,
     )
+
+
+def _tried(noted: Noted) -> Place:
+    body = json.loads(noted.request.body)
+    _, zone, _, kind = body["machineType"].split("/")
+    spot = body.get("scheduling", {}).get("provisioningModel") == "SPOT"
+    return Place(instance_type=kind, zone=zone, spot=spot)
 
 
 TABLE = FaultTable(
@@ -39,6 +47,7 @@ TABLE = FaultTable(
     staying=("images.get", "instances.insert", "zoneOperations.wait"),
     make="instances.insert",
     everything={"USE_PUBLIC_IP": "1", "TAGS": "team=blue"},
+    proof=frozenset({"projects.testIamPermissions"}),
     hurried={"read_timeout": 0.3, "long_poll": 0.3, "looks": 5, "undo": 200, "running": 40, "address": 20},
     prepare=lambda _: None,
     volume=lambda gcp: str(gcp.cloud.make_disk("europe-west3-a", f"data{next(_DISKS)}")),
